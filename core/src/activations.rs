@@ -1,0 +1,48 @@
+//! What a run kept: read-only afterwards.
+
+use std::collections::BTreeMap;
+
+use crate::ids::{HeadId, HookPoint};
+use crate::tensor::HostTensor;
+
+/// Captured activations by hook point, patterns of single heads, and attention masses on targets.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Activations {
+    by_point: BTreeMap<HookPoint, HostTensor>,
+    patterns: BTreeMap<HeadId, HostTensor>,
+    target_mass: Vec<Vec<Vec<f32>>>,
+}
+
+impl Activations {
+    /// An activation, if it was captured; shapes are those of [`crate::ids::BlockHook`].
+    pub fn get(&self, point: HookPoint) -> Option<&HostTensor> {
+        self.by_point.get(&point)
+    }
+
+    /// One head's pattern, `[query_pos, key_pos]`, if it was kept.
+    pub fn pattern(&self, head: HeadId) -> Option<&HostTensor> {
+        self.patterns.get(&head)
+    }
+
+    /// Attention mass on each of the plan's targets, `[target][layer][head]`: the sum over query positions of the
+    /// attention that they pay to their target's keys.
+    pub fn target_mass(&self) -> &[Vec<Vec<f32>>] {
+        &self.target_mass
+    }
+
+    pub(crate) fn insert(&mut self, point: HookPoint, tensor: HostTensor) {
+        self.by_point.insert(point, tensor);
+    }
+
+    pub(crate) fn insert_pattern(&mut self, head: HeadId, pattern: HostTensor) {
+        self.patterns.insert(head, pattern);
+    }
+
+    /// Adds one layer's masses, `[target][head]`; layers come in order.
+    pub(crate) fn push_target_mass(&mut self, layer: Vec<Vec<f32>>) {
+        self.target_mass.resize_with(layer.len(), Vec::new);
+        for (target, heads) in self.target_mass.iter_mut().zip(layer) {
+            target.push(heads);
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! The kernels that a forward pass is made of. A backend differs in where numbers live and how fast they move,
+//! never in what is computed; [`cpu::Cpu`] is the plain one.
+//!
+//! Activations are row-major `[pos, width]`; attention works on blocks of queries, so that a long prompt never needs
+//! all of a layer's patterns at once.
+
+pub mod cpu;
+
+use std::ops::Range;
+
+use crate::hooks::TargetKeys;
+use crate::ids::TokenId;
+use crate::tensor::HostTensor;
+
+/// Extents of one attention layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AttnShape {
+    /// Query heads.
+    pub n_heads: usize,
+    /// Key/value heads; query head `h` reads `h / (n_heads / n_kv_heads)`.
+    pub n_kv_heads: usize,
+    /// Width of a head.
+    pub d_head: usize,
+    /// Tokens in the prompt.
+    pub n_tokens: usize,
+}
+
+/// What happens to the `z` of one head.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum HeadEdit {
+    /// Multiplied by a factor.
+    Scale(f32),
+    /// Replaced by its mean over every position.
+    Mean,
+}
+
+/// A place to compute. Every kernel takes buffers of this backend and gives a new one.
+pub trait Backend {
+    /// A weight matrix in the layout that [`Backend::matmul`] reads.
+    type Matrix;
+    /// Activations.
+    type Buffer;
+
+    /// Engine and precision for reports, such as `cpu-f32`.
+    fn name(&self) -> String;
+
+    /// Takes a weight matrix `[n_out, n_in]`.
+    fn matrix(&self, weights: &HostTensor) -> Self::Matrix;
+
+    /// Takes a vector, such as a norm's gain.
+    fn vector(&self, weights: &HostTensor) -> Self::Buffer;
+
+    /// Rows `ids` of a matrix, `[n_ids, n_in]`.
+    fn gather_rows(&self, table: &Self::Matrix, ids: &[TokenId]) -> Self::Buffer;
+
+    /// `x / sqrt(mean(x²) + eps) * gain` for each row.
+    fn rms_norm(&self, x: &Self::Buffer, gain: &Self::Buffer, eps: f32) -> Self::Buffer;
+
+    /// `x Wᵀ`, `[pos, n_out]`.
+    fn matmul(&self, x: &Self::Buffer, weights: &Self::Matrix) -> Self::Buffer;
+
+    /// Rotary position embedding on half-split pairs; row `p` is turned to position `p`.
+    fn rope(&self, x: &Self::Buffer, n_heads: usize, d_head: usize, theta: f32) -> Self::Buffer;
+
+    /// `q·k / sqrt(d_head)` for a block of queries, `[head, query, key_pos]`, `-inf` for keys after the query.
+    fn attn_scores(
+        &self,
+        q: &Self::Buffer,
+        k: &Self::Buffer,
+        shape: AttnShape,
+        queries: Range<usize>,
+    ) -> Self::Buffer;
+
+    /// Softmax of each row of scores.
+    fn softmax(&self, scores: &Self::Buffer, shape: AttnShape) -> Self::Buffer;
+
+    /// `Σ_key pattern·v` for a block of queries, `[query, head, d_head]`.
+    fn mix_values(
+        &self,
+        pattern: &Self::Buffer,
+        v: &Self::Buffer,
+        shape: AttnShape,
+        queries: Range<usize>,
+    ) -> Self::Buffer;
+
+    /// For each head, the attention that a block of queries pays to its target's keys, summed.
+    fn target_mass(
+        &self,
+        pattern: &Self::Buffer,
+        shape: AttnShape,
+        queries: Range<usize>,
+        targets: &TargetKeys,
+    ) -> Vec<f32>;
+
+    /// Edits one head's `z` in `[pos, head, d_head]`, at some positions or all.
+    fn edit_head(
+        &self,
+        z: Self::Buffer,
+        shape: AttnShape,
+        head: usize,
+        edit: HeadEdit,
+        positions: Option<&[usize]>,
+    ) -> Self::Buffer;
+
+    /// `x + y`.
+    fn add(&self, x: &Self::Buffer, y: &Self::Buffer) -> Self::Buffer;
+
+    /// `silu(gate) * linear`.
+    fn swiglu(&self, gate: &Self::Buffer, linear: &Self::Buffer) -> Self::Buffer;
+
+    /// Puts blocks of rows one after another.
+    fn concat(&self, blocks: Vec<Self::Buffer>) -> Self::Buffer;
+
+    /// A range of values as a buffer of its own.
+    fn slice(&self, x: &Self::Buffer, values: Range<usize>) -> Self::Buffer;
+
+    /// Copies a buffer to host memory.
+    fn download(&self, x: &Self::Buffer) -> Vec<f32>;
+}

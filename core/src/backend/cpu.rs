@@ -1,0 +1,113 @@
+//! The CPU backend: exact f32, one thread, the same source natively and in wasm (where `simd128` is on).
+//!
+//! Loops are written over fixed-size arrays so that the compiler turns them into vector code for either target.
+
+mod attention;
+mod elementwise;
+mod matmul;
+mod rope;
+
+use std::ops::Range;
+
+pub use matmul::PackedMatrix;
+
+use super::{AttnShape, Backend, HeadEdit};
+use crate::hooks::TargetKeys;
+use crate::ids::TokenId;
+use crate::tensor::HostTensor;
+
+/// The CPU.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Cpu;
+
+impl Backend for Cpu {
+    type Matrix = PackedMatrix;
+    type Buffer = Vec<f32>;
+
+    fn name(&self) -> String {
+        "cpu-f32".to_owned()
+    }
+
+    fn matrix(&self, weights: &HostTensor) -> PackedMatrix {
+        PackedMatrix::pack(&weights.data, weights.row_len(), weights.row_len())
+    }
+
+    fn vector(&self, weights: &HostTensor) -> Vec<f32> {
+        weights.data.clone()
+    }
+
+    fn gather_rows(&self, table: &PackedMatrix, ids: &[TokenId]) -> Vec<f32> {
+        ids.iter().flat_map(|&id| table.row(id as usize)).collect()
+    }
+
+    fn rms_norm(&self, x: &Vec<f32>, gain: &Vec<f32>, eps: f32) -> Vec<f32> {
+        elementwise::rms_norm(x, gain, eps)
+    }
+
+    fn matmul(&self, x: &Vec<f32>, weights: &PackedMatrix) -> Vec<f32> {
+        matmul::matmul(x, weights)
+    }
+
+    fn rope(&self, x: &Vec<f32>, n_heads: usize, d_head: usize, theta: f32) -> Vec<f32> {
+        rope::rope(x, n_heads, d_head, theta)
+    }
+
+    fn attn_scores(&self, q: &Vec<f32>, k: &Vec<f32>, shape: AttnShape, queries: Range<usize>) -> Vec<f32> {
+        attention::attn_scores(q, k, shape, queries)
+    }
+
+    fn softmax(&self, scores: &Vec<f32>, shape: AttnShape) -> Vec<f32> {
+        elementwise::softmax_rows(scores, shape.n_tokens)
+    }
+
+    fn mix_values(
+        &self,
+        pattern: &Vec<f32>,
+        v: &Vec<f32>,
+        shape: AttnShape,
+        queries: Range<usize>,
+    ) -> Vec<f32> {
+        attention::mix_values(pattern, v, shape, queries)
+    }
+
+    fn target_mass(
+        &self,
+        pattern: &Vec<f32>,
+        shape: AttnShape,
+        queries: Range<usize>,
+        targets: &TargetKeys,
+    ) -> Vec<f32> {
+        attention::target_mass(pattern, shape, queries, targets)
+    }
+
+    fn edit_head(
+        &self,
+        z: Vec<f32>,
+        shape: AttnShape,
+        head: usize,
+        edit: HeadEdit,
+        positions: Option<&[usize]>,
+    ) -> Vec<f32> {
+        attention::edit_head(z, shape, head, edit, positions)
+    }
+
+    fn add(&self, x: &Vec<f32>, y: &Vec<f32>) -> Vec<f32> {
+        elementwise::add(x, y)
+    }
+
+    fn swiglu(&self, gate: &Vec<f32>, linear: &Vec<f32>) -> Vec<f32> {
+        elementwise::swiglu(gate, linear)
+    }
+
+    fn concat(&self, blocks: Vec<Vec<f32>>) -> Vec<f32> {
+        blocks.concat()
+    }
+
+    fn slice(&self, x: &Vec<f32>, values: Range<usize>) -> Vec<f32> {
+        x[values].to_vec()
+    }
+
+    fn download(&self, x: &Vec<f32>) -> Vec<f32> {
+        x.clone()
+    }
+}

@@ -1,0 +1,178 @@
+//! Causal attention in its three steps (scores, softmax elsewhere, mixing), the sums that detectors need, and edits of
+//! a head's output. Keys and values are packed as matrices, so that both products run on the matmul's register
+//! block.
+
+use std::ops::Range;
+
+use super::matmul::{PANEL, PackedMatrix, ROWS, RowBlock};
+use crate::backend::{AttnShape, HeadEdit};
+use crate::hooks::TargetKeys;
+
+/// Column `head` of `[pos, n_heads, d_head]` up to position `end`, beginning at its first value.
+fn head_rows(x: &[f32], head: usize, n_heads: usize, d_head: usize, end: usize) -> &[f32] {
+    let stride = n_heads * d_head;
+    &x[head * d_head..(end - 1) * stride + (head + 1) * d_head]
+}
+
+/// `q·k / sqrt(d_head)`, `[head, query, key_pos]`; keys after the query are `-inf`.
+pub fn attn_scores(q: &[f32], k: &[f32], shape: AttnShape, queries: Range<usize>) -> Vec<f32> {
+    let AttnShape { n_heads, n_kv_heads, d_head, n_tokens } = shape;
+    let scale = 1.0 / (d_head as f32).sqrt();
+    let mut scores = vec![f32::NEG_INFINITY; n_heads * queries.len() * n_tokens];
+    for kv_head in 0..n_kv_heads {
+        let keys = head_rows(k, kv_head, n_kv_heads, d_head, queries.end);
+        let keys = PackedMatrix::pack(keys, d_head, n_kv_heads * d_head);
+        for head in heads_of(kv_head, shape) {
+            let scores = &mut scores[head * queries.len() * n_tokens..][..queries.len() * n_tokens];
+            for first in queries.clone().step_by(ROWS) {
+                let last = (first + ROWS).min(queries.end);
+                let rows = &head_rows(q, head, n_heads, d_head, last)[first * n_heads * d_head..];
+                let block = RowBlock::pack(rows, d_head, n_heads * d_head);
+                for panel in 0..last.div_ceil(PANEL) {
+                    let products = block.times(keys.panel(panel));
+                    for (query, products) in (first..last).zip(products) {
+                        let row = &mut scores[(query - queries.start) * n_tokens..][..=query];
+                        let visible = row.iter_mut().skip(panel * PANEL);
+                        visible.zip(products).for_each(|(score, product)| *score = product * scale);
+                    }
+                }
+            }
+        }
+    }
+    scores
+}
+
+/// `Σ_key pattern·v`, `[query, head, d_head]`.
+pub fn mix_values(pattern: &[f32], v: &[f32], shape: AttnShape, queries: Range<usize>) -> Vec<f32> {
+    let AttnShape { n_heads, n_kv_heads, d_head, n_tokens } = shape;
+    let mut z = vec![0.0; queries.len() * n_heads * d_head];
+    for kv_head in 0..n_kv_heads {
+        let values = head_rows(v, kv_head, n_kv_heads, d_head, queries.end);
+        let values = PackedMatrix::pack_transposed(values, d_head, n_kv_heads * d_head);
+        for head in heads_of(kv_head, shape) {
+            let pattern = &pattern[head * queries.len() * n_tokens..][..queries.len() * n_tokens];
+            for (index, rows) in pattern.chunks(ROWS * n_tokens).enumerate() {
+                let first = index * ROWS;
+                let n_keys = (queries.start + first + ROWS).min(queries.end);
+                let block = RowBlock::pack(rows, n_keys, n_tokens);
+                for panel in 0..d_head.div_ceil(PANEL) {
+                    let n_cols = PANEL.min(d_head - panel * PANEL);
+                    let sums = block.times(&values.panel(panel)[..n_keys]);
+                    for (row, sums) in sums.iter().enumerate().take(block.n_rows()) {
+                        let start = ((first + row) * n_heads + head) * d_head + panel * PANEL;
+                        z[start..start + n_cols].copy_from_slice(&sums[..n_cols]);
+                    }
+                }
+            }
+        }
+    }
+    z
+}
+
+/// The query heads that read one key/value head.
+fn heads_of(kv_head: usize, shape: AttnShape) -> Range<usize> {
+    let group = shape.n_heads / shape.n_kv_heads;
+    kv_head * group..(kv_head + 1) * group
+}
+
+/// For each head, attention on the target's keys summed over a block of queries.
+pub fn target_mass(
+    pattern: &[f32],
+    shape: AttnShape,
+    queries: Range<usize>,
+    targets: &TargetKeys,
+) -> Vec<f32> {
+    let n_tokens = shape.n_tokens;
+    let mass_of = |rows: &[f32]| -> f32 {
+        let rows = rows.chunks_exact(n_tokens).zip(&targets.0[queries.clone()]);
+        rows.map(|(row, keys)| keys.iter().map(|&key| row[key]).sum::<f32>()).sum()
+    };
+    pattern.chunks_exact(queries.len() * n_tokens).map(mass_of).collect()
+}
+
+/// Edits one head's `z` in `[pos, head, d_head]`.
+pub fn edit_head(
+    mut z: Vec<f32>,
+    shape: AttnShape,
+    head: usize,
+    edit: HeadEdit,
+    positions: Option<&[usize]>,
+) -> Vec<f32> {
+    let AttnShape { n_heads, d_head, n_tokens, .. } = shape;
+    let at = |position: usize| (position * n_heads + head) * d_head..(position * n_heads + head + 1) * d_head;
+    let mean = (edit == HeadEdit::Mean).then(|| {
+        let sum_of = |i: usize| (0..n_tokens).map(|position| z[at(position)][i]).sum::<f32>();
+        (0..d_head).map(|i| sum_of(i) / n_tokens as f32).collect::<Vec<f32>>()
+    });
+    let mut edit_at = |position: usize| match (edit, &mean) {
+        (HeadEdit::Mean, Some(mean)) => z[at(position)].copy_from_slice(mean),
+        // Zero is zero, whatever was there: 0 * NaN would not be.
+        (HeadEdit::Scale(0.0), _) => z[at(position)].fill(0.0),
+        (HeadEdit::Scale(alpha), _) => z[at(position)].iter_mut().for_each(|value| *value *= alpha),
+        (HeadEdit::Mean, None) => {}
+    };
+    match positions {
+        Some(positions) => positions.iter().copied().for_each(&mut edit_at),
+        None => (0..n_tokens).for_each(&mut edit_at),
+    }
+    z
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::cpu::elementwise::softmax_rows;
+
+    const SHAPE: AttnShape = AttnShape { n_heads: 4, n_kv_heads: 2, d_head: 6, n_tokens: 23 };
+
+    fn values(n: usize, salt: usize) -> Vec<f32> {
+        (0..n).map(|i| (((i * 31 + salt * 17) % 89) as f32 - 44.0) / 30.0).collect()
+    }
+
+    fn plain_score(q: &[f32], k: &[f32], head: usize, query: usize, key: usize) -> f32 {
+        let q = &q[(query * 4 + head) * 6..][..6];
+        let k = &k[(key * 2 + head / 2) * 6..][..6];
+        q.iter().zip(k).map(|(q, k)| q * k).sum::<f32>() / 6f32.sqrt()
+    }
+
+    #[test]
+    fn any_block_of_queries_agrees_with_plain_loops() {
+        let (q, k, v) = (values(23 * 24, 1), values(23 * 12, 2), values(23 * 12, 3));
+        for queries in [0..23, 0..5, 5..12, 22..23] {
+            let n_queries = queries.len();
+            let scores = attn_scores(&q, &k, SHAPE, queries.clone());
+            let pattern = softmax_rows(&scores, 23);
+            let z = mix_values(&pattern, &v, SHAPE, queries.clone());
+            for head in 0..4 {
+                for (row, query) in queries.clone().enumerate() {
+                    for key in 0..23 {
+                        let got = scores[(head * n_queries + row) * 23 + key];
+                        if key > query {
+                            assert_eq!(got, f32::NEG_INFINITY, "key {key} is after query {query}");
+                        } else {
+                            assert!((got - plain_score(&q, &k, head, query, key)).abs() < 1e-5);
+                        }
+                    }
+                    for i in 0..6 {
+                        let weight = |key: usize| pattern[(head * n_queries + row) * 23 + key];
+                        let wanted: f32 = (0..23).map(|key| weight(key) * v[(key * 2 + head / 2) * 6 + i]).sum();
+                        assert!((z[(row * 4 + head) * 6 + i] - wanted).abs() < 1e-5);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn edits_touch_their_head_and_positions_alone() {
+        let z = values(23 * 24, 4);
+        let edited = edit_head(z.clone(), SHAPE, 2, HeadEdit::Scale(0.0), Some(&[3]));
+        for (i, (before, after)) in z.iter().zip(&edited).enumerate() {
+            let inside = i / 24 == 3 && i % 24 / 6 == 2;
+            assert_eq!(*after, if inside { 0.0 } else { *before }, "value {i}");
+        }
+        assert_eq!(edit_head(z.clone(), SHAPE, 1, HeadEdit::Scale(1.0), None), z, "alpha 1 is neutral");
+        let mean = edit_head(z.clone(), SHAPE, 1, HeadEdit::Mean, None);
+        assert_eq!(mean[6..12], mean[24 + 6..24 + 12]);
+    }
+}

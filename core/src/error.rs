@@ -1,0 +1,56 @@
+//! Every way in which the engine can refuse, with a stable code for programs and a sentence for people.
+
+use crate::hooks::PlanError;
+use crate::ids::ParseIdError;
+use crate::model::ModelError;
+use crate::tokenizer::TokenizerError;
+
+/// Why the engine refused.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The model's files.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// The tokenizer.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
+    /// Prompt, head or edits.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// A name of a head or hook point.
+    #[error(transparent)]
+    ParseId(#[from] ParseIdError),
+    /// A BOS was asked of a model that has none.
+    #[error("this model names no BOS token; switch BOS off")]
+    NoBos,
+    /// The numbers are not finite: a damaged file, or a bug.
+    #[error(
+        "the model computed a value that is not a number; the file may be damaged: delete it from the cache and download it again"
+    )]
+    NotFinite,
+}
+
+impl Error {
+    /// Stable name for programs.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Model(ModelError::Truncated(_)) => "truncated",
+            Self::Model(ModelError::Family(_) | ModelError::Dtype { .. }) => "unsupported_model",
+            Self::Model(_) => "not_a_model",
+            Self::Tokenizer(TokenizerError::Encode(_)) => "bad_prompt",
+            Self::Tokenizer(_) => "bad_tokenizer",
+            Self::Plan(PlanError::EmptyPrompt) => "empty_prompt",
+            Self::Plan(PlanError::PromptTooLong { .. }) => "prompt_too_long",
+            Self::Plan(PlanError::UnknownHead { .. }) | Self::ParseId(_) => "unknown_head",
+            Self::Plan(PlanError::UnknownToken { .. }) => "unknown_token",
+            Self::Plan(_) => "bad_request",
+            Self::NoBos => "no_bos",
+            Self::NotFinite => "not_finite",
+        }
+    }
+
+    /// Whether something else can be tried without reloading the model.
+    pub fn recoverable(&self) -> bool {
+        !matches!(self, Self::NotFinite)
+    }
+}

@@ -1,0 +1,232 @@
+//! What a run keeps and what it changes, as data: plans can be printed, sent, stored and replayed. Checking a plan
+//! against a model happens here, before any work; applying it is the forward pass's.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{HeadId, HookPoint, TokenId};
+use crate::model::ModelConfig;
+
+/// An edit of the forward pass. Head edits act on `z`, before W_O, where heads still exist.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Intervention {
+    /// `z := 0`.
+    Zero {
+        /// Which heads.
+        heads: Vec<HeadId>,
+        /// Which positions; all when absent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        positions: Option<Vec<usize>>,
+    },
+    /// `z := ` its mean over every position of this prompt.
+    Mean {
+        /// Which heads.
+        heads: Vec<HeadId>,
+        /// Which positions; all when absent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        positions: Option<Vec<usize>>,
+    },
+    /// `z := alpha z`; 1 changes nothing, 0 is [`Intervention::Zero`].
+    Scale {
+        /// Which heads.
+        heads: Vec<HeadId>,
+        /// The factor.
+        alpha: f32,
+        /// Which positions; all when absent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        positions: Option<Vec<usize>>,
+    },
+}
+
+impl Intervention {
+    /// The heads that it edits.
+    pub fn heads(&self) -> &[HeadId] {
+        match self {
+            Self::Zero { heads, .. } | Self::Mean { heads, .. } | Self::Scale { heads, .. } => heads,
+        }
+    }
+
+    /// The positions that it edits; `None` for all.
+    pub fn positions(&self) -> Option<&[usize]> {
+        match self {
+            Self::Zero { positions, .. } | Self::Mean { positions, .. } | Self::Scale { positions, .. } => {
+                positions.as_deref()
+            }
+        }
+    }
+}
+
+/// The hook points whose activations a run keeps.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct CaptureSet(BTreeSet<HookPoint>);
+
+impl CaptureSet {
+    /// Keeps nothing.
+    pub fn none() -> Self {
+        Self::default()
+    }
+
+    /// Keeps these.
+    pub fn of(points: impl IntoIterator<Item = HookPoint>) -> Self {
+        Self(points.into_iter().collect())
+    }
+
+    /// Keeps everything a model of this config has.
+    pub fn all(config: &ModelConfig) -> Self {
+        use crate::ids::BlockHook::{Ln2Normalized, MlpOut, MlpPost, MlpPre, MlpPreLinear, ResidMid};
+        let absent = |hook| {
+            let of_mlp = [ResidMid, Ln2Normalized, MlpPre, MlpPreLinear, MlpPost, MlpOut].contains(&hook);
+            of_mlp && !config.has_mlp()
+        };
+        let blocks = (0..config.n_layers).flat_map(|layer| {
+            crate::ids::BlockHook::ALL
+                .into_iter()
+                .filter(move |&hook| !absent(hook))
+                .map(move |hook| HookPoint::Block(layer, hook))
+        });
+        Self::of([HookPoint::Embed, HookPoint::FinalNormalized].into_iter().chain(blocks))
+    }
+
+    /// Whether this point is kept.
+    pub fn contains(&self, point: HookPoint) -> bool {
+        self.0.contains(&point)
+    }
+
+    /// The kept points in order.
+    pub fn iter(&self) -> impl Iterator<Item = HookPoint> + '_ {
+        self.0.iter().copied()
+    }
+}
+
+/// For each query position, the key positions of one attention target (empty where the query has none).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TargetKeys(pub Vec<Vec<usize>>);
+
+/// At which positions logits are wanted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogitPositions {
+    /// Nowhere.
+    None,
+    /// At the last position.
+    #[default]
+    Last,
+    /// Everywhere.
+    All,
+}
+
+/// Everything a run keeps and changes.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RunPlan {
+    /// Activations to keep.
+    pub capture: CaptureSet,
+    /// Heads whose patterns to keep, beyond what `capture` keeps for whole layers.
+    pub pattern_heads: Vec<HeadId>,
+    /// Attention targets whose mass is summed for every head.
+    pub targets: Vec<TargetKeys>,
+    /// Edits, applied in order.
+    pub interventions: Vec<Intervention>,
+    /// Where logits are wanted.
+    pub logits: LogitPositions,
+}
+
+/// Why a plan does not fit a model or a prompt.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PlanError {
+    /// No tokens.
+    #[error("the prompt is empty; type at least one character")]
+    EmptyPrompt,
+    /// Longer than the model can read.
+    #[error("the prompt is {n_tokens} tokens long and this model reads at most {n_ctx}; cut it to {n_ctx} tokens")]
+    PromptTooLong {
+        /// Tokens in the prompt.
+        n_tokens: usize,
+        /// Tokens the model reads.
+        n_ctx: usize,
+    },
+    /// An id outside the vocabulary.
+    #[error("token id {id} does not exist: this model's ids go from 0 to {}", d_vocab - 1)]
+    UnknownToken {
+        /// The id.
+        id: TokenId,
+        /// Vocabulary size.
+        d_vocab: usize,
+    },
+    /// A head that the model does not have.
+    #[error(
+        "head {head} does not exist: this model has layers 0 to {} and heads 0 to {}",
+        n_layers - 1,
+        n_heads - 1
+    )]
+    UnknownHead {
+        /// The head.
+        head: HeadId,
+        /// Layers of the model.
+        n_layers: usize,
+        /// Heads a layer.
+        n_heads: usize,
+    },
+    /// A position outside the prompt.
+    #[error("position {position} does not exist: the prompt has positions 0 to {}", n_tokens - 1)]
+    UnknownPosition {
+        /// The position.
+        position: usize,
+        /// Tokens in the prompt.
+        n_tokens: usize,
+    },
+    /// A factor that is no number.
+    #[error("the strength of an edit must be a finite number")]
+    NotFinite,
+    /// A hook point that the model does not have.
+    #[error("this model has no hook point {0}")]
+    UnknownHook(HookPoint),
+}
+
+/// Fails unless the model has this head.
+pub fn check_head(head: HeadId, config: &ModelConfig) -> Result<(), PlanError> {
+    if head.layer < config.n_layers && head.head < config.n_heads {
+        return Ok(());
+    }
+    Err(PlanError::UnknownHead { head, n_layers: config.n_layers, n_heads: config.n_heads })
+}
+
+/// Fails unless the model can run these ids.
+pub fn check_ids(ids: &[TokenId], config: &ModelConfig) -> Result<(), PlanError> {
+    if ids.is_empty() {
+        return Err(PlanError::EmptyPrompt);
+    }
+    if ids.len() > config.n_ctx {
+        return Err(PlanError::PromptTooLong { n_tokens: ids.len(), n_ctx: config.n_ctx });
+    }
+    match ids.iter().find(|&&id| id as usize >= config.d_vocab) {
+        Some(&id) => Err(PlanError::UnknownToken { id, d_vocab: config.d_vocab }),
+        None => Ok(()),
+    }
+}
+
+impl RunPlan {
+    /// Fails unless the plan fits the model and a prompt of `n_tokens`.
+    pub fn check(&self, config: &ModelConfig, n_tokens: usize) -> Result<(), PlanError> {
+        let everything = CaptureSet::all(config);
+        if let Some(point) = self.capture.iter().find(|&point| !everything.contains(point)) {
+            return Err(PlanError::UnknownHook(point));
+        }
+        let edited = self.interventions.iter().flat_map(|edit| edit.heads());
+        for &head in self.pattern_heads.iter().chain(edited) {
+            check_head(head, config)?;
+        }
+        for edit in &self.interventions {
+            if let Intervention::Scale { alpha, .. } = edit
+                && !alpha.is_finite()
+            {
+                return Err(PlanError::NotFinite);
+            }
+            let positions = edit.positions().unwrap_or_default();
+            if let Some(&position) = positions.iter().find(|&&position| position >= n_tokens) {
+                return Err(PlanError::UnknownPosition { position, n_tokens });
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,206 @@
+//! What the engine is asked and what it answers, as data: the JSON of the command line, of the page's
+//! scripting API and of the messages between page and worker. Shapes only; nothing here computes.
+
+use serde::{Deserialize, Serialize};
+
+use crate::hooks::Intervention;
+use crate::ids::{HeadId, TokenId};
+
+/// Whether a beginning-of-sequence token is put before a text.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BosPolicy {
+    /// As the model's own metadata says.
+    #[default]
+    Auto,
+    /// Always one, where the model names one.
+    On,
+    /// Never.
+    Off,
+}
+
+/// A prompt: a text to tokenise, or ids that are used as they are (no BOS is added to ids).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Prompt {
+    /// Text, tokenised by the model's tokenizer; special tokens written in it are parsed.
+    Text(String),
+    /// Token ids.
+    Ids(Vec<TokenId>),
+}
+
+/// `run`: one forward pass.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RunRequest {
+    /// Text or ids.
+    #[serde(flatten)]
+    pub prompt: Prompt,
+    /// BOS policy; applies to text only.
+    #[serde(default)]
+    pub bos: BosPolicy,
+    /// How many of the most probable next tokens to report.
+    #[serde(default = "default_top")]
+    pub top: usize,
+    /// Edits, applied in order.
+    #[serde(default)]
+    pub interventions: Vec<Intervention>,
+}
+
+/// 20, the number of next tokens reported unless the caller says otherwise.
+pub fn default_top() -> usize {
+    20
+}
+
+/// What identifies a loaded model and what its pages need to draw it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ModelInfo {
+    /// Name from the file's metadata, or the file's name.
+    pub name: String,
+    /// Family as the checkpoint names it, such as `llama`.
+    pub family: String,
+    /// sha256 of the weights file (of the concatenated shards when there are several), hex.
+    pub sha256: String,
+    /// Layers.
+    pub n_layers: usize,
+    /// Query heads a layer.
+    pub n_heads: usize,
+    /// Key/value heads a layer; query head `h` reads `h / (n_heads / n_kv_heads)`.
+    pub n_kv_heads: usize,
+    /// Width of the residual stream.
+    pub d_model: usize,
+    /// Width of a head.
+    pub d_head: usize,
+    /// Width of the MLP; 0 for an attention-only model.
+    pub d_mlp: usize,
+    /// Vocabulary size.
+    pub d_vocab: usize,
+    /// Longest prompt in tokens.
+    pub n_ctx: usize,
+    /// The id a BOS would have, if the model names one.
+    pub bos_id: Option<TokenId>,
+    /// Whether the model's own metadata asks for a BOS.
+    pub adds_bos: bool,
+    /// Parameters, counted once where tied.
+    pub n_params: usize,
+}
+
+/// `tokens`: a text as the model reads it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TokensReport {
+    /// Token ids, a BOS included if one was added.
+    pub ids: Vec<TokenId>,
+    /// Decoded text of each token; a token that is part of a character decodes to U+FFFD.
+    pub tokens: Vec<String>,
+    /// The vocabulary's own spelling of each token, such as `Ġcapital`.
+    pub pieces: Vec<String>,
+    /// The bytes of each token, in hex.
+    pub bytes: Vec<String>,
+    /// Whether the first id is a BOS that was added.
+    pub added_bos: bool,
+}
+
+/// One candidate for the next token.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TokenLogit {
+    /// Vocabulary index.
+    pub id: TokenId,
+    /// Decoded text.
+    pub token: String,
+    /// The vocabulary's own spelling.
+    pub piece: String,
+    /// Logit.
+    pub logit: f32,
+    /// Natural logarithm of the probability, nats.
+    pub logprob: f32,
+}
+
+/// `run`: what the model says after the prompt.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RunReport {
+    /// Token ids of the prompt.
+    pub ids: Vec<TokenId>,
+    /// Decoded text of each.
+    pub tokens: Vec<String>,
+    /// Most probable next tokens, largest logit first.
+    pub logits_top: Vec<TokenLogit>,
+    /// Logarithm of the sum of exponentials of all logits at the last position.
+    pub logsumexp: f32,
+    /// Loss of each target `ids[1..]` given what precedes it, nats; one fewer than `ids`.
+    pub nll_nats: Vec<f32>,
+    /// What produced the numbers.
+    pub provenance: Provenance,
+}
+
+/// `patterns`: where one head attends.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PatternReport {
+    /// The head.
+    pub head: HeadId,
+    /// Token ids of the prompt.
+    pub ids: Vec<TokenId>,
+    /// Decoded text of each.
+    pub tokens: Vec<String>,
+    /// `[query_pos][key_pos]`, each row summing to 1.
+    pub pattern: Vec<Vec<f32>>,
+    /// What produced the numbers.
+    pub provenance: Provenance,
+}
+
+/// Enough to run a report again.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Provenance {
+    /// Model's name.
+    pub model: String,
+    /// sha256 of its weights, hex.
+    pub model_sha256: String,
+    /// Engine and precision, such as `cpu-f32`.
+    pub engine: String,
+    /// Version of Headlight.
+    pub build: String,
+}
+
+/// How well each head does one thing on the prompt at hand.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HeadScores {
+    /// Which attention target, such as `previous_token`.
+    pub target: String,
+    /// `[layer][head]`, 0 to 1: attention on the target, averaged over the rows that have one.
+    pub scores: Vec<Vec<f32>>,
+    /// How many query positions have a target in this prompt; with 0 every score is 0 and means nothing.
+    pub n_rows: usize,
+}
+
+/// Prefill speed, every head's attention scored.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BenchReport {
+    /// Engine, precision and target, such as `cpu-f32 wasm32 simd128`.
+    pub engine: String,
+    /// Model's name.
+    pub model: String,
+    /// One entry a length.
+    pub prefill: Vec<PrefillSpeed>,
+}
+
+/// Speed at one length.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PrefillSpeed {
+    /// Prompt length.
+    pub n_tokens: usize,
+    /// Median over the runs, tokens a second.
+    pub tokens_per_s: f64,
+    /// Every run, milliseconds.
+    pub runs_ms: Vec<f64>,
+}
+
+impl PrefillSpeed {
+    /// Summarises runs of one length; the upper median when their number is even.
+    ///
+    /// # Panics
+    /// Without a run.
+    pub fn of_runs(n_tokens: usize, runs_ms: Vec<f64>) -> Self {
+        let mut sorted = runs_ms.clone();
+        sorted.sort_by(f64::total_cmp);
+        let median_ms = sorted[sorted.len() / 2];
+        Self { n_tokens, tokens_per_s: n_tokens as f64 / median_ms * 1000.0, runs_ms }
+    }
+}
