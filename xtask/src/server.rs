@@ -1,0 +1,51 @@
+//! A static server on 127.0.0.1 for the built page: what `cargo xtask serve` shows and the browser tests open.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+
+use anyhow::Context;
+use axum::Router;
+use axum::http::{HeaderName, HeaderValue, header};
+use tokio::net::TcpListener;
+use tower_http::services::ServeDir;
+use tower_http::set_header::SetResponseHeaderLayer;
+
+/// How a folder is served.
+#[derive(Clone, Debug, Default)]
+pub struct Serving {
+    /// Port; 0 takes a free one.
+    pub port: u16,
+    /// Path below which the folder appears, such as `/course/`; empty for the root.
+    pub sub_path: String,
+    /// Whether pages are cross-origin isolated.
+    pub isolated: bool,
+}
+
+/// Serves a folder until the runtime ends; gives the address that it listens on.
+pub async fn serve_dir(folder: &Path, serving: Serving) -> anyhow::Result<SocketAddr> {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, serving.port));
+    let listener = TcpListener::bind(address).await;
+    let listener = listener.with_context(|| {
+        format!("port {} is taken or not allowed; choose another with --port", serving.port)
+    })?;
+    let address = listener.local_addr()?;
+    let files = ServeDir::new(folder);
+    let sub_path = serving.sub_path.trim_end_matches('/');
+    let mut router = match sub_path {
+        "" => Router::new().fallback_service(files),
+        path => Router::new().nest_service(path, files),
+    };
+    // Nothing is stale after a rebuild: the browser asks again each time.
+    router = router.layer(set_header(header::CACHE_CONTROL, "no-cache"));
+    if serving.isolated {
+        router = router
+            .layer(set_header(HeaderName::from_static("cross-origin-opener-policy"), "same-origin"))
+            .layer(set_header(HeaderName::from_static("cross-origin-embedder-policy"), "require-corp"));
+    }
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    Ok(address)
+}
+
+fn set_header(name: HeaderName, value: &'static str) -> SetResponseHeaderLayer<HeaderValue> {
+    SetResponseHeaderLayer::overriding(name, HeaderValue::from_static(value))
+}

