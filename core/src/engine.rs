@@ -227,6 +227,11 @@ impl Engine {
         Ok(RunTask { tokens, top: request.top, want, n_layers: self.info.n_layers, state: Some(state) })
     }
 
+    /// Fails unless the model has this head.
+    pub fn check_head(&self, head: HeadId) -> Result<(), Error> {
+        Ok(check_head(head, &self.model.config)?)
+    }
+
     /// Every head of the model, layer by layer.
     pub fn heads(&self) -> impl Iterator<Item = HeadId> + use<> {
         let n_heads = self.info.n_heads;
@@ -241,7 +246,7 @@ impl Engine {
 
     /// One head's pattern.
     pub fn patterns(&self, request: &RunRequest, head: HeadId) -> Result<PatternReport, Error> {
-        check_head(head, &self.model.config)?;
+        self.check_head(head)?;
         let want = Want { patterns: PatternsWanted::Head(head), ..Want::default() };
         let outcome = self.complete(self.start(request, want)?)?;
         Ok(outcome.pattern(self, head).expect("the pattern of this head was asked for"))

@@ -98,6 +98,21 @@ impl Measured {
         heads.max_by(|a, b| a.1.total_cmp(&b.1)).unwrap_or_default()
     }
 
+    /// The best heads and the losses in a line.
+    pub fn summary(&self) -> String {
+        let (induction, previous) = (Self::best(&self.induction), Self::best(&self.previous_token));
+        format!(
+            "induction {} {:.2}, previous token {} {:.2}; first copy {:.2}, second {:.2}, text {:.2} nats",
+            induction.0,
+            induction.1,
+            previous.0,
+            previous.1,
+            self.first_copy_nats,
+            self.second_copy_nats,
+            self.text_nats
+        )
+    }
+
     /// The card as JSON.
     pub fn to_json(&self, run: Value) -> Value {
         json!({

@@ -15,7 +15,7 @@ use anyhow::Context;
 use candle_core::{DType, Device, Tensor};
 use candle_nn::{AdamW, Optimizer, ParamsAdamW};
 use clap::Parser;
-use headlight_core::engine::Loading;
+use headlight_core::engine::{Engine, Loading};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use serde_json::json;
@@ -44,7 +44,7 @@ struct Args {
     #[arg(long, default_value_t = 16)]
     batch: usize,
     /// Peak learning rate.
-    #[arg(long, default_value_t = 3e-3)]
+    #[arg(long, default_value_t = 2e-3)]
     lr: f64,
     /// Vocabulary size.
     #[arg(long, default_value_t = 512)]
@@ -62,7 +62,15 @@ fn main() -> anyhow::Result<()> {
     let rng = ChaCha8Rng::seed_from_u64(args.seed);
     let mut sampler = Sampler::new(&texts, &tokenizer, bos, rng)?;
     let sizes = Sizes { n_layers: 2, n_heads: 8, d_head: 16, d_vocab: tokenizer.get_vocab_size(true) };
-    let (net, last_loss) = train(&args, sizes, &mut sampler)?;
+    let measure_now = |net: &Net| -> anyhow::Result<()> {
+        write_model(&args.out, net, sizes, &tokenizer, bos)?;
+        // A sampler of its own: watching must not change what training draws.
+        let rng = ChaCha8Rng::seed_from_u64(args.seed + 2);
+        let mut sampler = Sampler::new(&texts[..200], &tokenizer, bos, rng)?;
+        eprintln!("{}", card::measure(&load(&args.out)?, &mut sampler)?.summary());
+        Ok(())
+    };
+    let (net, last_loss) = train(&args, sizes, &mut sampler, &measure_now)?;
     write_model(&args.out, &net, sizes, &tokenizer, bos)?;
     let run = json!({
         "steps": args.steps, "batch_rows": args.batch, "row_tokens": ROW, "peak_lr": args.lr, "seed": args.seed,
@@ -90,7 +98,12 @@ fn train_tokenizer(texts: &[String], d_vocab: usize) -> anyhow::Result<Tokenizer
     Ok(tokenizer)
 }
 
-fn train(args: &Args, sizes: Sizes, sampler: &mut Sampler) -> anyhow::Result<(Net, f64)> {
+fn train(
+    args: &Args,
+    sizes: Sizes,
+    sampler: &mut Sampler,
+    measure_now: &dyn Fn(&Net) -> anyhow::Result<()>,
+) -> anyhow::Result<(Net, f64)> {
     let net = Net::init(sizes, &mut ChaCha8Rng::seed_from_u64(args.seed + 1))?;
     let params = ParamsAdamW { lr: 0.0, beta1: 0.9, beta2: 0.98, eps: 1e-8, weight_decay: 0.01 };
     let mut optimizer = AdamW::new(net.vars(), params)?;
@@ -111,6 +124,9 @@ fn train(args: &Args, sizes: Sizes, sampler: &mut Sampler) -> anyhow::Result<(Ne
                 recent_mean(&losses),
                 per_step * 1000.0
             );
+        }
+        if (step + 1) % 200 == 0 {
+            measure_now(&net)?;
         }
     }
     Ok((net, recent_mean(&losses)))
@@ -165,12 +181,16 @@ fn write_model(out: &Path, net: &Net, sizes: Sizes, tokenizer: &Tokenizer, bos: 
     Ok(())
 }
 
-fn write_card(out: &Path, sampler: &mut Sampler, run: serde_json::Value) -> anyhow::Result<()> {
+/// The written model in Headlight's own engine.
+fn load(out: &Path) -> anyhow::Result<Engine> {
     let read = |name: &str| std::fs::read(out.join(name));
     let (config, tokenizer) = (read("config.json")?, read("tokenizer.json")?);
-    let engine =
-        Loading::from_folder(&config, &tokenizer, vec![read("model.safetensors")?], "induction-2l")?.finish()?;
-    let measured = card::measure(&engine, sampler)?;
+    let loading = Loading::from_folder(&config, &tokenizer, vec![read("model.safetensors")?], "induction-2l")?;
+    Ok(loading.finish()?)
+}
+
+fn write_card(out: &Path, sampler: &mut Sampler, run: serde_json::Value) -> anyhow::Result<()> {
+    let measured = card::measure(&load(out)?, sampler)?;
     let markdown = measured.to_markdown(&run);
     eprintln!("{markdown}");
     std::fs::write(out.join("card.md"), markdown)?;

@@ -37,7 +37,8 @@ pub struct Net {
 }
 
 impl Net {
-    /// Normal weights of standard deviation `1 / sqrt(n_in)` (0.02 for the embedding), gains of 1.
+    /// Normal weights of standard deviation `1 / sqrt(n_in)`, gains of 1. Embeddings start large and W_O small, so
+    /// that a token's own embedding is not drowned by the average that fresh heads write.
     pub fn init(sizes: Sizes, rng: &mut ChaCha8Rng) -> Result<Self> {
         let d = sizes.d_model();
         let mut weights = Vec::new();
@@ -47,9 +48,10 @@ impl Net {
             Ok(())
         };
         let std = 1.0 / (d as f64).sqrt();
-        push("model.embed_tokens.weight".to_owned(), (sizes.d_vocab, d), 0.02)?;
+        push("model.embed_tokens.weight".to_owned(), (sizes.d_vocab, d), 0.5)?;
         for layer in 0..sizes.n_layers {
             for part in ["q", "k", "v", "o"] {
+                let std = if part == "o" { std / 4.0 } else { std };
                 push(format!("model.layers.{layer}.self_attn.{part}_proj.weight"), (d, d), std)?;
             }
         }

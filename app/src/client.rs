@@ -1,0 +1,326 @@
+//! The page's side of the worker: starts it, sends requests, matches answers, starts another when it crashes.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use futures::channel::oneshot;
+use headlight_core::report::ModelInfo;
+use wasm_bindgen::prelude::*;
+use web_sys::{ErrorEvent, MessageEvent, Worker, WorkerOptions, WorkerType};
+
+use crate::live::NewestWins;
+use crate::protocol::{
+    Call, ErrorReport, Event, ModelSource, PROTOCOL, Progress, Reply, Request, View, ViewRequest,
+};
+
+/// Where Trunk puts the worker's entry, relative to the page.
+const WORKER_URL: &str = "./headlight-worker_loader.js";
+/// A worker that crashes this often without answering anything is not started again.
+const MAX_CRASHES_IN_A_ROW: u32 = 3;
+
+/// What a client tells its page unasked.
+#[derive(Clone, Debug)]
+pub enum ClientEvent {
+    /// The worker listens; the first time, or after a restart.
+    Ready {
+        /// Its version.
+        build: String,
+    },
+    /// The worker crashed; another is starting, without a model.
+    Crashed(ErrorReport),
+    /// No worker can be started.
+    Dead(ErrorReport),
+    /// A script asked for a model: to be loaded by the page, so that it shows.
+    ChooseModel(ModelSource),
+}
+
+/// A loaded model, as the worker reports it.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// The model.
+    pub info: ModelInfo,
+    /// Whether it is in the cache now.
+    pub cached: bool,
+    /// Why not, if it should be.
+    pub cache_note: Option<String>,
+}
+
+type Answer = Result<Reply, ErrorReport>;
+type LoadResult = Result<ModelInfo, ErrorReport>;
+
+struct Pending {
+    answer: oneshot::Sender<Answer>,
+    on_progress: Option<Box<dyn FnMut(Progress)>>,
+}
+
+struct PendingView {
+    request: ViewRequest,
+    answer: oneshot::Sender<Result<View, ErrorReport>>,
+}
+
+#[derive(Default)]
+struct Inner {
+    worker: RefCell<Option<Worker>>,
+    is_ready: Cell<bool>,
+    n_crashes: Cell<u32>,
+    next_id: Cell<u32>,
+    queue: RefCell<Vec<Request>>,
+    pending: RefCell<HashMap<u32, Pending>>,
+    views: RefCell<NewestWins<PendingView>>,
+    view_id: Cell<u32>,
+    load_id: Cell<u32>,
+    load_waiters: RefCell<Vec<(Option<String>, oneshot::Sender<LoadResult>)>>,
+    on_event: RefCell<Option<Rc<dyn Fn(ClientEvent)>>>,
+}
+
+/// A handle on the worker; clones share it.
+#[derive(Clone)]
+pub struct Client(Rc<Inner>);
+
+fn error(code: &str, message: &str) -> ErrorReport {
+    ErrorReport { code: code.to_owned(), message: message.to_owned(), recoverable: true, detail: None }
+}
+
+impl Client {
+    /// Starts the worker; `on_event` hears what was not asked for.
+    pub fn start(on_event: impl Fn(ClientEvent) + 'static) -> Self {
+        let client = Self(Rc::new(Inner::default()));
+        client.0.next_id.set(1);
+        client.0.on_event.replace(Some(Rc::new(on_event)));
+        client.start_worker();
+        client
+    }
+
+    fn tell(&self, event: ClientEvent) {
+        let on_event = self.0.on_event.borrow().clone();
+        if let Some(on_event) = on_event {
+            on_event(event);
+        }
+    }
+
+    fn start_worker(&self) {
+        let options = WorkerOptions::new();
+        options.set_type(WorkerType::Module);
+        // The version keeps a cached worker of another build from answering.
+        let url = format!("{WORKER_URL}?v={}", env!("CARGO_PKG_VERSION"));
+        let worker = match Worker::new_with_options(&url, &options) {
+            Ok(worker) => worker,
+            Err(cause) => {
+                let report = error("no_worker", "this browser or frame allows no worker, so no model can run here");
+                return self.tell(ClientEvent::Dead(ErrorReport {
+                    recoverable: false,
+                    detail: Some(format!("{cause:?}")),
+                    ..report
+                }));
+            }
+        };
+        let client = self.clone();
+        let on_message = Closure::<dyn FnMut(MessageEvent)>::new(move |event: MessageEvent| {
+            if let Ok(event) = serde_wasm_bindgen::from_value::<Event>(event.data()) {
+                client.receive(event);
+            }
+        });
+        worker.set_onmessage(Some(on_message.as_ref().unchecked_ref()));
+        on_message.forget();
+        let client = self.clone();
+        let on_error = Closure::<dyn FnMut(ErrorEvent)>::new(move |event: ErrorEvent| {
+            client.crashed(&event.message());
+        });
+        worker.set_onerror(Some(on_error.as_ref().unchecked_ref()));
+        on_error.forget();
+        self.0.worker.replace(Some(worker));
+    }
+
+    fn receive(&self, event: Event) {
+        match event {
+            Event::Ready { protocol, build } => {
+                if protocol != PROTOCOL {
+                    let message = "the page and its worker are of different versions; reload the page";
+                    let report = ErrorReport { recoverable: false, ..error("protocol", message) };
+                    return self.tell(ClientEvent::Dead(report));
+                }
+                self.0.is_ready.set(true);
+                let queue = self.0.queue.take();
+                queue.iter().for_each(|request| self.post(request));
+                self.tell(ClientEvent::Ready { build });
+            }
+            Event::Progress { id, progress } => {
+                // Taken out while it runs: it may send requests itself.
+                let on_progress = self.0.pending.borrow_mut().get_mut(&id).and_then(|p| p.on_progress.take());
+                if let Some(mut on_progress) = on_progress {
+                    on_progress(progress);
+                    if let Some(pending) = self.0.pending.borrow_mut().get_mut(&id) {
+                        pending.on_progress = Some(on_progress);
+                    }
+                }
+            }
+            Event::Done { id, reply } => {
+                self.0.n_crashes.set(0);
+                self.settle(id, Ok(*reply));
+            }
+            Event::Failed { id, error } => self.settle(id, Err(error)),
+        }
+    }
+
+    fn settle(&self, id: u32, answer: Answer) {
+        let pending = self.0.pending.borrow_mut().remove(&id);
+        if let Some(pending) = pending {
+            // A dropped receiver means that nobody waits any more.
+            let _ = pending.answer.send(answer);
+        }
+    }
+
+    fn crashed(&self, message: &str) {
+        if let Some(worker) = self.0.worker.take() {
+            worker.terminate();
+        }
+        self.0.is_ready.set(false);
+        self.0.queue.borrow_mut().clear();
+        let n_crashes = self.0.n_crashes.get() + 1;
+        self.0.n_crashes.set(n_crashes);
+        let told = "the engine crashed and was started again; your prompt is kept";
+        let report = ErrorReport { detail: Some(message.to_owned()), ..error("crashed", told) };
+        let pending: Vec<Pending> = self.0.pending.borrow_mut().drain().map(|(_, pending)| pending).collect();
+        for pending in pending {
+            let _ = pending.answer.send(Err(report.clone()));
+        }
+        if n_crashes >= MAX_CRASHES_IN_A_ROW {
+            let told = "the engine crashes again and again; reload the page, or try a shorter prompt or a smaller model";
+            let dead = ErrorReport { recoverable: false, detail: report.detail, ..error("crashed", told) };
+            return self.tell(ClientEvent::Dead(dead));
+        }
+        self.start_worker();
+        self.tell(ClientEvent::Crashed(report));
+    }
+
+    fn post(&self, request: &Request) {
+        let message = serde_wasm_bindgen::to_value(request).expect("requests are plain data");
+        if let Some(worker) = self.0.worker.borrow().as_ref() {
+            worker.post_message(&message).expect("plain data can be posted");
+        }
+    }
+
+    /// Sends a request now, or as soon as the worker listens; gives its id and where the answer will be.
+    fn send(
+        &self,
+        call: Call,
+        on_progress: Option<Box<dyn FnMut(Progress)>>,
+    ) -> (u32, oneshot::Receiver<Answer>) {
+        let id = self.0.next_id.replace(self.0.next_id.get() + 1);
+        let (answer, receiver) = oneshot::channel();
+        self.0.pending.borrow_mut().insert(id, Pending { answer, on_progress });
+        let request = Request { id, call };
+        if self.0.is_ready.get() {
+            self.post(&request);
+        } else {
+            self.0.queue.borrow_mut().push(request);
+        }
+        (id, receiver)
+    }
+
+    /// Sends a request and waits for its answer.
+    pub async fn request(&self, call: Call) -> Answer {
+        let (_, receiver) = self.send(call, None);
+        receiver.await.unwrap_or_else(|_| Err(error("crashed", "the engine was restarted; try again")))
+    }
+
+    /// Asks for a view. While one is computed only the newest other one waits; older ones fail with `cancelled`.
+    pub async fn view(&self, request: ViewRequest) -> Result<View, ErrorReport> {
+        let (answer, receiver) = oneshot::channel();
+        let ready = self.0.views.borrow_mut().offer(PendingView { request, answer });
+        match ready {
+            Some(view) => self.spawn_view(view),
+            // Ends early, so that the newer one comes sooner.
+            None => self.cancel(self.0.view_id.get()),
+        }
+        receiver.await.unwrap_or_else(|_| Err(error("cancelled", "a newer view took its place")))
+    }
+
+    fn spawn_view(&self, view: PendingView) {
+        let client = self.clone();
+        let (id, receiver) = self.send(Call::View(view.request), None);
+        self.0.view_id.set(id);
+        wasm_bindgen_futures::spawn_local(async move {
+            let answer = match receiver.await {
+                Ok(Ok(Reply::View(found))) => Ok(found),
+                Ok(Ok(_)) => Err(error("protocol", "the engine answered something else; reload the page")),
+                Ok(Err(error)) => Err(error),
+                Err(_) => Err(error("crashed", "the engine was restarted; try again")),
+            };
+            let _ = view.answer.send(answer);
+            let next = client.0.views.borrow_mut().ended();
+            if let Some(next) = next {
+                client.spawn_view(next);
+            }
+        });
+    }
+
+    /// Stops the view that is being computed, if one is.
+    pub fn cancel_view(&self) {
+        self.cancel(self.0.view_id.get());
+    }
+
+    fn cancel(&self, id: u32) {
+        let is_pending = self.0.pending.borrow().contains_key(&id);
+        if is_pending && self.0.is_ready.get() {
+            self.post(&Request { id: 0, call: Call::Cancel(id) });
+        }
+    }
+
+    /// Loads a model; replaces the loaded one only on success.
+    pub async fn load(
+        &self,
+        source: ModelSource,
+        on_progress: impl FnMut(Progress) + 'static,
+    ) -> Result<Loaded, ErrorReport> {
+        // The newest load wins too.
+        self.cancel_load();
+        let model_id = source.id.clone();
+        let (id, receiver) = self.send(Call::Load(source), Some(Box::new(on_progress)));
+        self.0.load_id.set(id);
+        let answer = match receiver.await {
+            Ok(Ok(Reply::Loaded { info, cached, cache_note })) => Ok(Loaded { info, cached, cache_note }),
+            Ok(Ok(_)) => Err(error("protocol", "the engine answered something else; reload the page")),
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(error("crashed", "the engine was restarted; try again")),
+        };
+        self.settle_load(&model_id, answer.as_ref().map(|loaded| loaded.info.clone()).map_err(Clone::clone));
+        answer
+    }
+
+    /// Stops the load that is under way, if one is.
+    pub fn cancel_load(&self) {
+        self.cancel(self.0.load_id.get());
+    }
+
+    fn settle_load(&self, model_id: &str, result: LoadResult) {
+        let waiters = self.0.load_waiters.take();
+        for (wanted, waiter) in waiters {
+            match (&wanted, &result) {
+                (Some(wanted), result) if wanted == model_id => {
+                    let _ = waiter.send(result.clone());
+                }
+                (None, Ok(info)) => {
+                    let _ = waiter.send(Ok(info.clone()));
+                }
+                _ => self.0.load_waiters.borrow_mut().push((wanted, waiter)),
+            }
+        }
+    }
+
+    /// Has the page load a model, and waits until it has.
+    pub async fn choose_model(&self, source: ModelSource) -> LoadResult {
+        let (waiter, receiver) = oneshot::channel();
+        self.0.load_waiters.borrow_mut().push((Some(source.id.clone()), waiter));
+        self.tell(ClientEvent::ChooseModel(source));
+        receiver.await.unwrap_or_else(|_| Err(error("cancelled", "another model was chosen")))
+    }
+
+    /// Waits until any model is loaded.
+    pub async fn first_model(&self) -> LoadResult {
+        let (waiter, receiver) = oneshot::channel();
+        self.0.load_waiters.borrow_mut().push((None, waiter));
+        receiver.await.unwrap_or_else(|_| Err(error("cancelled", "the page was closed")))
+    }
+}

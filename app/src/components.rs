@@ -1,0 +1,121 @@
+//! The page's components: thin views of [`AppState`] in leptos. What they show is computed in `view_model`, what
+//! happens is decided in `state`; here are the DOM, the canvas and the keyboard.
+
+mod banner;
+mod footer;
+mod head_map;
+mod header;
+mod inspector;
+mod output;
+mod pattern;
+mod picker;
+mod prompt;
+mod runner;
+mod strongest;
+mod theme;
+
+use std::sync::Arc;
+
+use leptos::prelude::*;
+use wasm_bindgen::JsCast;
+
+use crate::protocol::View;
+use crate::state::{AppState, Msg, update};
+use runner::Runner;
+
+/// The state and the way to change it, for every component.
+#[derive(Clone, Copy)]
+struct Page {
+    state: RwSignal<AppState>,
+    runner: StoredValue<Runner, LocalStorage>,
+}
+
+/// A view that is equal only to itself: comparing patterns cell by cell on every message would cost more than a redraw.
+#[derive(Clone)]
+struct ViewRef(Arc<View>);
+
+impl PartialEq for ViewRef {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Page {
+    /// Tells the state what happened and has done what follows from it.
+    fn send(self, msg: Msg) {
+        let tasks = self.state.try_update(|state| update(state, msg)).unwrap_or_default();
+        for task in tasks {
+            self.runner.with_value(|runner| runner.perform(self, task));
+        }
+    }
+
+    /// A part of the state; changes only when the part does.
+    fn select<T>(self, part: impl Fn(&AppState) -> T + Send + Sync + 'static) -> Memo<T>
+    where
+        T: PartialEq + Send + Sync + 'static,
+    {
+        Memo::new(move |_| self.state.with(&part))
+    }
+
+    /// The newest view.
+    fn view(self) -> Memo<Option<ViewRef>> {
+        self.select(|state| state.view.clone().map(ViewRef))
+    }
+}
+
+/// The page of the component that asks.
+fn page() -> Page {
+    expect_context::<Page>()
+}
+
+/// Starts the engine's worker and puts the page in place of its static frame.
+pub fn mount() {
+    console_error_panic_hook::set_once();
+    let app = document().get_element_by_id("app").expect("index.html has #app");
+    app.set_inner_html("");
+    mount_to(app.unchecked_into(), App).forget();
+}
+
+#[component]
+fn App() -> impl IntoView {
+    let page = Page { state: RwSignal::new(AppState::default()), runner: StoredValue::new_local(Runner::default()) };
+    provide_context(page);
+    page.runner.update_value(|runner| runner.start(page));
+    theme::follow(page);
+    listen_to_keys(page);
+    view! {
+        <header::Header />
+        <banner::Banner />
+        <main class="columns">
+            <div class="column">
+                <prompt::PromptCard />
+                <output::OutputCard />
+            </div>
+            <div class="column column-wide">
+                <head_map::MapCard />
+                <inspector::InspectorCard />
+            </div>
+        </main>
+        <footer::Footer />
+        <banner::LoadToast />
+    }
+}
+
+/// Keys that work anywhere but in a field: Esc releases, 0 switches every head on again.
+fn listen_to_keys(page: Page) {
+    let handle = window_event_listener(leptos::ev::keydown, move |event| {
+        let is_field = event
+            .target()
+            .and_then(|target| target.dyn_into::<web_sys::Element>().ok())
+            .is_some_and(|element| element.closest("textarea, input, select, dialog[open]").ok().flatten().is_some());
+        if is_field || event.ctrl_key() || event.meta_key() || event.alt_key() {
+            return;
+        }
+        match event.key().as_str() {
+            "Escape" => page.send(Msg::Release),
+            "0" => page.send(Msg::ClearAblations),
+            _ => {}
+        }
+    });
+    on_cleanup(move || handle.remove());
+}

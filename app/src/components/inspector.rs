@@ -1,0 +1,299 @@
+//! The head inspector: the pattern as heatmap and as linked token chips, its table, the head's scores and its group.
+
+use headlight_core::ids::HeadId;
+use headlight_core::report::PatternReport;
+use leptos::prelude::*;
+
+use super::pattern::PatternCanvas;
+use super::{ViewRef, page};
+use crate::state::Msg;
+use crate::view_model::colour::heat;
+use crate::view_model::measure::{Measure, rank_of, score_of};
+use crate::view_model::{Chip, chips, heads_sharing_kv, token_text};
+
+/// What the inspector's parts share: the pattern, and the query whose row is read.
+#[derive(Clone, Copy)]
+struct Inspected {
+    view: Memo<Option<ViewRef>>,
+    crosshair: RwSignal<Option<(usize, usize)>>,
+    hovered_token: RwSignal<Option<usize>>,
+    query: Memo<Option<usize>>,
+}
+
+impl Inspected {
+    fn pattern<T>(self, read: impl FnOnce(&PatternReport) -> Option<T>) -> Option<T> {
+        self.view.with(|view| view.as_ref().and_then(|view| view.0.pattern.as_ref()).and_then(read))
+    }
+}
+
+/// The inspector's card.
+#[component]
+pub fn InspectorCard() -> impl IntoView {
+    let page = page();
+    let head = page.select(|state| state.shown_head());
+    let crosshair = RwSignal::new(None);
+    let hovered_token = RwSignal::new(None);
+    let view = page.view();
+    let held = page.select(|state| state.held_token);
+    let query = Memo::new(move |_| {
+        let last = view.with(|view| view.as_ref()?.0.tokens.ids.len().checked_sub(1));
+        let pointed = hovered_token.get().or(crosshair.get().map(|(query, _)| query)).or(held.get());
+        last.map(|last| pointed.unwrap_or(last).min(last))
+    });
+    let inspected = Inspected { view, crosshair, hovered_token, query };
+    let is_table = RwSignal::new(false);
+    view! {
+        <section class="card inspector-card" aria-labelledby="inspector-title" data-testid="inspector">
+            <InspectorHead head is_table />
+            <Show
+                when=move || head.get().is_some() && view.with(Option::is_some)
+                fallback=|| view! { <div class="empty">"A head's attention appears here."</div> }
+            >
+                <Show when=move || is_table.get() fallback=move || view! { <PatternCanvas view crosshair /> }>
+                    <RowTable inspected />
+                </Show>
+                <Readout inspected />
+                <h3>"From which token does it look where?"</h3>
+                <LinkedTokens inspected />
+                <Scores head />
+            </Show>
+        </section>
+    }
+}
+
+#[component]
+fn InspectorHead(head: Memo<Option<HeadId>>, is_table: RwSignal<bool>) -> impl IntoView {
+    let page = page();
+    let is_held = page.select(|state| state.selected.is_some());
+    let is_off = page.select(|state| state.shown_head().is_some_and(|head| state.ablated.contains(&head)));
+    let measure = page.select(|state| state.measure);
+    let title = move || head.get().map_or_else(|| "Head".to_owned(), |head| format!("Head {head}"));
+    let why = move || {
+        head.get()?;
+        Some(match is_held.get() {
+            true => "held".to_owned(),
+            false => format!("strongest for {}", measure.get().name()),
+        })
+    };
+    view! {
+        <div class="card-head">
+            <h2 id="inspector-title" data-testid="inspector-title">
+                {title} {move || why().map(|why| view! { <span class="badge">{why}</span> })}
+            </h2>
+            <button
+                class="button"
+                data-testid="ablate"
+                disabled=move || head.get().is_none()
+                aria-pressed=move || is_off.get().to_string()
+                on:click=move |_| {
+                    if let Some(head) = head.get_untracked() {
+                        page.send(Msg::ToggleAblation(head));
+                    }
+                }
+            >
+                {move || if is_off.get() { "Switch on" } else { "Switch off" }}
+            </button>
+            <button
+                class="button"
+                data-testid="pattern-table-toggle"
+                aria-pressed=move || is_table.get().to_string()
+                on:click=move |_| is_table.update(|is_table| *is_table = !*is_table)
+            >
+                "Table"
+            </button>
+        </div>
+    }
+}
+
+/// The value under the crosshair, or where the read row's attention peaks.
+#[component]
+fn Readout(inspected: Inspected) -> impl IntoView {
+    let describe = move |query: usize, key: usize| {
+        inspected.pattern(|pattern| {
+            let value = pattern.pattern.get(query)?.get(key)?;
+            let name = |position: usize| pattern.tokens.get(position).map(|token| token_text(token));
+            Some(format!("query {query} “{}” → key {key} “{}”: {value:.3}", name(query)?, name(key)?))
+        })
+    };
+    let text = move || {
+        if let Some((query, key)) = inspected.crosshair.get() {
+            return describe(query, key);
+        }
+        let query = inspected.query.get()?;
+        let key = inspected.pattern(|pattern| strongest_key(pattern.pattern.get(query)?))?;
+        describe(query, key).map(|text| format!("Strongest: {text}"))
+    };
+    view! {
+        <p class="readout" id="pattern-readout" data-testid="pattern-readout" aria-live="polite">
+            {move || text()}
+        </p>
+    }
+}
+
+fn strongest_key(row: &[f32]) -> Option<usize> {
+    row.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).map(|(key, _)| key)
+}
+
+/// The prompt as chips shaded by how strongly the read query attends to each.
+#[component]
+fn LinkedTokens(inspected: Inspected) -> impl IntoView {
+    let chips = Memo::new(move |_| {
+        inspected.view.with(|view| view.as_ref().map(|view| chips(&view.0.tokens)).unwrap_or_default())
+    });
+    view! {
+        <ul
+            class="tokens inspector-tokens"
+            data-testid="attention-tokens"
+            on:mouseleave=move |_| inspected.hovered_token.set(None)
+        >
+            {move || chips.get().into_iter().map(|chip| view! { <LinkedToken inspected chip /> }).collect_view()}
+        </ul>
+    }
+}
+
+#[component]
+fn LinkedToken(inspected: Inspected, chip: Chip) -> impl IntoView {
+    let page = page();
+    let position = chip.position;
+    let theme = page.select(|state| state.theme());
+    let is_held = page.select(move |state| state.held_token == Some(position));
+    let value = Memo::new(move |_| {
+        let query = inspected.query.get()?;
+        inspected.pattern(|pattern| pattern.pattern.get(query)?.get(position).copied().filter(|_| position <= query))
+    });
+    let is_query = Memo::new(move |_| inspected.query.get() == Some(position));
+    let colour = move || value.get().map(|value| heat(theme.get(), value));
+    let text = chip.text.clone();
+    let label = move || match value.get() {
+        Some(value) => format!("{text}, attention {value:.3}"),
+        None => format!("{text}, later than the query"),
+    };
+    view! {
+        <li>
+            <button
+                class="token"
+                class:token-bos=chip.is_bos
+                class:token-query=move || is_query.get()
+                class:token-future=move || value.get().is_none()
+                data-testid=format!("attention-token-{position}")
+                data-value=move || value.get().map(|value| format!("{value:.4}"))
+                aria-label=label.clone()
+                aria-pressed=move || is_held.get().to_string()
+                title=label
+                style:background=move || colour().map(|colour| colour.css())
+                style:color=move || colour().map(|colour| colour.ink().css())
+                on:mouseenter=move |_| inspected.hovered_token.set(Some(position))
+                on:focus=move |_| inspected.hovered_token.set(Some(position))
+                on:blur=move |_| inspected.hovered_token.set(None)
+                on:click=move |_| page.send(Msg::ToggleToken(position))
+            >
+                {chip.text}
+            </button>
+        </li>
+        {chip.ends_line.then(|| view! { <li class="line-break" aria-hidden="true"></li> })}
+    }
+}
+
+/// The read query's row as a table: the pattern's twin for those who cannot use the canvas.
+#[component]
+fn RowTable(inspected: Inspected) -> impl IntoView {
+    let rows = move || {
+        let query = inspected.query.get()?;
+        inspected.pattern(|pattern| {
+            let row = pattern.pattern.get(query)?;
+            let cells = row.iter().zip(&pattern.tokens).take(query + 1).enumerate();
+            let cells = cells.map(|(key, (value, token))| (key, token_text(token), format!("{value:.4}")));
+            Some((format!("Attention from query {query}"), cells.collect::<Vec<_>>()))
+        })
+    };
+    let caption = move || rows().map(|(caption, _)| caption);
+    view! {
+        <p class="quiet">{caption} ". Choose another query among the tokens below."</p>
+        <div class="table-scroll" tabindex="0" role="region" aria-label="Attention of one query">
+            <table data-testid="pattern-table">
+                <thead>
+                    <tr>
+                        <th scope="col">"Key"</th>
+                        <th scope="col">"Token"</th>
+                        <th scope="col">"Attention"</th>
+                    </tr>
+                </thead>
+                <tbody>
+                    {move || {
+                        let rows = rows().map(|(_, rows)| rows).unwrap_or_default();
+                        rows.into_iter()
+                            .map(|(key, token, value)| {
+                                view! { <tr><td>{key}</td><td class="mono">{token}</td><td>{value}</td></tr> }
+                            })
+                            .collect_view()
+                    }}
+                </tbody>
+            </table>
+        </div>
+    }
+}
+
+/// One line of the head's scores: measure, score and rank where the prompt has something to measure.
+type ScoreRow = (Measure, Option<(f32, usize)>);
+
+/// The head's five scores with their ranks, and whose keys and values it shares.
+#[component]
+fn Scores(head: Memo<Option<HeadId>>) -> impl IntoView {
+    let page = page();
+    let rows = page.select(|state| {
+        let head = state.shown_head()?;
+        let view = state.view.as_ref()?;
+        let row = |measure: Measure| -> ScoreRow {
+            let scores = measure.scores(&view.scores);
+            (measure, scores.and_then(|scores| Some((score_of(scores, head)?, rank_of(scores, head)?))))
+        };
+        Some(Measure::ALL.map(row))
+    });
+    let n_heads = page.select(|state| state.model.as_ref().map(|m| m.info.n_layers * m.info.n_heads));
+    let shared = page.select(|state| {
+        let model = state.model.as_ref()?;
+        Some(heads_sharing_kv(state.shown_head()?, &model.info))
+    });
+    view! {
+        <div class="inspector-scores">
+            <h3>"Scores on this prompt"</h3>
+            {move || {
+                let n_heads = n_heads.get().unwrap_or_default();
+                rows.get().map(|rows| rows.map(|row| view! { <ScoreLine row n_heads /> }).collect_view())
+            }}
+            {move || {
+                let shared = shared.get().filter(|shared| !shared.is_empty())?;
+                let links = shared
+                    .into_iter()
+                    .map(|other| {
+                        view! {
+                            <button class="inline-link" on:click=move |_| page.send(Msg::ToggleHead(other))>
+                                {other.to_string()}
+                            </button>
+                            " "
+                        }
+                    })
+                    .collect_view();
+                let head = head.get().map(|head| head.to_string());
+                Some(view! { <p class="quiet shared">{head} " shares its keys and values with " {links}</p> })
+            }}
+        </div>
+    }
+}
+
+#[component]
+fn ScoreLine(row: ScoreRow, n_heads: usize) -> impl IntoView {
+    let (measure, score) = row;
+    let width = score.map_or(0.0, |(score, _)| score * 100.0);
+    let value = score.map_or_else(|| "none".to_owned(), |(score, _)| format!("{score:.2}"));
+    let rank = score.map(|(_, rank)| format!("{rank} of {n_heads}"));
+    let help = format!("{} {}.", measure.definition(), measure.source());
+    view! {
+        <div class="score-row" title=help>
+            <span>{measure.label()}</span>
+            <span class="meter"><span class="meter-fill" style:display="block" style:width=format!("{width:.1}%")></span></span>
+            <span class="number">{value}</span>
+            <span class="number quiet">{rank}</span>
+        </div>
+    }
+}

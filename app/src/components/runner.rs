@@ -1,0 +1,117 @@
+//! Carries out what the state asks for: talks to the worker through the client and sends the answers back as messages.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use leptos::prelude::*;
+use leptos::task::spawn_local;
+
+use super::{Page, theme};
+use crate::api;
+use crate::client::{Client, ClientEvent};
+use crate::protocol::{Call, ModelSource, Reply, ViewRequest};
+use crate::state::{Msg, Task};
+
+/// The page's hands.
+#[derive(Default)]
+pub struct Runner {
+    client: Option<Client>,
+    /// The newest view asked for; an older one whose pause has not ended is dropped.
+    newest_view: Rc<Cell<u32>>,
+}
+
+impl Runner {
+    /// Starts the worker and puts `window.headlight` in place.
+    pub fn start(&mut self, page: Page) {
+        let client = Client::start(move |event| {
+            // Later: the client is still busy with what it tells.
+            spawn_local(async move { page.send(message_of(event)) });
+        });
+        api::install(&client);
+        self.client = Some(client);
+    }
+
+    /// Begins a task; its end comes as a message.
+    pub fn perform(&self, page: Page, task: Task) {
+        let Some(client) = self.client.clone() else { return };
+        match task {
+            Task::View { view_id, request, delay_ms } => self.view(page, client, view_id, request, delay_ms),
+            Task::CancelView => {
+                self.newest_view.set(0);
+                client.cancel_view();
+            }
+            Task::Load { load_id, source } => load(page, client, load_id, source),
+            Task::CancelLoad => client.cancel_load(),
+            Task::LookIntoCache(sources) => spawn_local(look_into_cache(page, client, sources)),
+            Task::DeleteCached(source) => spawn_local(async move {
+                if let Err(error) = client.request(Call::DeleteCached(source)).await {
+                    page.send(Msg::Failed(error));
+                }
+                let sources = page.state.with_untracked(|state| {
+                    state.models.iter().map(|model| model.source.clone()).collect()
+                });
+                look_into_cache(page, client, sources).await;
+            }),
+            Task::TokensForCut { text, bos, n_tokens } => spawn_local(async move {
+                match client.request(Call::Tokenize { text, bos }).await {
+                    Ok(Reply::Tokens(report)) => page.send(Msg::TokensForCut { report, n_tokens }),
+                    Ok(_) => {}
+                    Err(error) => page.send(Msg::Failed(error)),
+                }
+            }),
+            Task::KeepTheme(choice) => theme::keep(choice),
+        }
+    }
+
+    fn view(&self, page: Page, client: Client, view_id: u32, request: ViewRequest, delay_ms: u32) {
+        self.newest_view.set(view_id);
+        let newest = Rc::clone(&self.newest_view);
+        let ask = move || {
+            if newest.get() != view_id {
+                return;
+            }
+            spawn_local(async move {
+                page.send(match client.view(request).await {
+                    Ok(view) => Msg::Viewed { view_id, view: view.into() },
+                    Err(error) => Msg::ViewFailed { view_id, error },
+                });
+            });
+        };
+        match delay_ms {
+            0 => ask(),
+            _ => set_timeout(ask, Duration::from_millis(delay_ms.into())),
+        }
+    }
+}
+
+fn load(page: Page, client: Client, load_id: u32, source: ModelSource) {
+    let on_progress = move |progress| page.send(Msg::LoadProgress { load_id, progress });
+    spawn_local(async move {
+        page.send(match client.load(source, on_progress).await {
+            Ok(loaded) => Msg::Loaded {
+                load_id,
+                info: loaded.info,
+                cached: loaded.cached,
+                cache_note: loaded.cache_note,
+            },
+            Err(error) => Msg::LoadFailed { load_id, error },
+        });
+    });
+}
+
+/// A cache that cannot be read is an empty one.
+async fn look_into_cache(page: Page, client: Client, sources: Vec<ModelSource>) {
+    if let Ok(Reply::Cached(ids)) = client.request(Call::CachedModels(sources)).await {
+        page.send(Msg::CachedKnown(ids));
+    }
+}
+
+fn message_of(event: ClientEvent) -> Msg {
+    match event {
+        ClientEvent::Ready { build } => Msg::WorkerReady { build },
+        ClientEvent::Crashed(error) => Msg::WorkerCrashed(error),
+        ClientEvent::Dead(error) => Msg::WorkerDead(error),
+        ClientEvent::ChooseModel(source) => Msg::ChooseModel(source),
+    }
+}

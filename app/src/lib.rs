@@ -1,0 +1,19 @@
+//! Headlight in the browser: the page, and the worker that runs the engine. They meet in [`protocol`] and nowhere
+//! else. Modules that touch the browser are compiled for wasm32 alone; the rest is tested natively.
+
+pub mod live;
+pub mod models;
+pub mod protocol;
+
+#[cfg(target_arch = "wasm32")]
+pub mod api;
+#[cfg(target_arch = "wasm32")]
+pub mod client;
+#[cfg(target_arch = "wasm32")]
+pub mod worker;
+
+pub mod state;
+pub mod view_model;
+
+#[cfg(target_arch = "wasm32")]
+pub mod components;

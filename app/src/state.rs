@@ -1,0 +1,642 @@
+//! The page's state and its one writer: [`update`] takes a message, changes the state and says what has to be done
+//! outside. It does no IO itself, so it is tested natively; `runner` carries out the [`Task`]s.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use headlight_core::hooks::Intervention;
+use headlight_core::ids::HeadId;
+use headlight_core::report::{BosPolicy, ModelInfo, TokensReport};
+
+use crate::models::{FIRST_MODEL, ManifestModel, manifest};
+use crate::protocol::{ErrorReport, ModelSource, Progress, View, ViewRequest};
+use crate::view_model::colour::Theme;
+use crate::view_model::cut_text;
+use crate::view_model::measure::{Measure, ranking};
+
+/// Next tokens shown.
+pub const N_NEXT_TOKENS: usize = 10;
+/// Time without a keystroke after which a prompt is run, milliseconds.
+pub const TYPING_PAUSE_MS: u32 = 60;
+/// The prompt the page opens with: its second sentence repeats the first, which is what induction heads continue.
+pub const FIRST_PROMPT: &str =
+    "Mr Fairweather met Lady Ashcombe in the garden. The next morning Mr Fairweather met Lady";
+
+/// How the engine's worker is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WorkerState {
+    /// Not heard from yet.
+    Starting,
+    /// Listening.
+    Ready {
+        /// Its version.
+        build: String,
+    },
+    /// Gone, and it cannot be started again.
+    Dead,
+}
+
+/// A model being loaded.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LoadingModel {
+    /// Which load; replies to older ones are ignored.
+    pub load_id: u32,
+    /// What is loaded.
+    pub source: ModelSource,
+    /// As the picker names it.
+    pub title: String,
+    /// The last report.
+    pub progress: Option<Progress>,
+}
+
+/// The model that answers.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CurrentModel {
+    /// The manifest's id, or the name of a local file.
+    pub id: String,
+    /// As the picker names it.
+    pub title: String,
+    /// What it is.
+    pub info: ModelInfo,
+    /// Why it is not in the cache although it should be.
+    pub cache_note: Option<String>,
+    /// Where it came from, to load it again after a crash.
+    pub source: ModelSource,
+    /// Whether the worker holds it; not after a crash, until it is loaded again.
+    pub is_live: bool,
+}
+
+/// What is wrong, as the banner shows it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Problem {
+    /// What happened.
+    pub error: ErrorReport,
+    /// What the user can do here and now.
+    pub remedy: Option<Remedy>,
+}
+
+/// A button in the banner.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Remedy {
+    /// Shorten the prompt to what the model reads.
+    CutPrompt {
+        /// Tokens that fit.
+        n_tokens: usize,
+    },
+    /// Switch the BOS off.
+    BosOff,
+    /// Try the load again.
+    LoadAgain(ModelSource),
+}
+
+/// The user's choice of palette.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ThemeChoice {
+    /// As the system.
+    #[default]
+    System,
+    /// Always this one.
+    Fixed(Theme),
+}
+
+/// Everything the page shows.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AppState {
+    /// The engine's worker.
+    pub worker: WorkerState,
+    /// Models that the page knows.
+    pub models: Vec<ManifestModel>,
+    /// Ids of models in this browser's cache.
+    pub cached: BTreeSet<String>,
+    /// The model being loaded.
+    pub loading: Option<LoadingModel>,
+    /// The model that answers.
+    pub model: Option<CurrentModel>,
+    /// What the user typed.
+    pub prompt: String,
+    /// BOS policy.
+    pub bos: BosPolicy,
+    /// The newest answer.
+    pub view: Option<Arc<View>>,
+    /// Number of the newest view asked for.
+    pub view_id: u32,
+    /// Number of the newest load.
+    pub load_id: u32,
+    /// Whether the newest view asked for has not come yet.
+    pub is_running: bool,
+    /// What colours the head map.
+    pub measure: Measure,
+    /// The head held by a click.
+    pub selected: Option<HeadId>,
+    /// The head shown while none is held: the strongest of the measure when it was last chosen.
+    pub preview: Option<HeadId>,
+    /// Heads switched off.
+    pub ablated: BTreeSet<HeadId>,
+    /// The token held by a click in the inspector.
+    pub held_token: Option<usize>,
+    /// What is wrong, if anything.
+    pub problem: Option<Problem>,
+    /// The user's choice of palette.
+    pub theme_choice: ThemeChoice,
+    /// The system's palette.
+    pub system_theme: Theme,
+}
+
+impl Default for AppState {
+    fn default() -> Self {
+        Self {
+            worker: WorkerState::Starting,
+            models: manifest(),
+            cached: BTreeSet::new(),
+            loading: None,
+            model: None,
+            prompt: FIRST_PROMPT.to_owned(),
+            bos: BosPolicy::Auto,
+            view: None,
+            view_id: 0,
+            load_id: 0,
+            is_running: false,
+            measure: Measure::default(),
+            selected: None,
+            preview: None,
+            ablated: BTreeSet::new(),
+            held_token: None,
+            problem: None,
+            theme_choice: ThemeChoice::System,
+            system_theme: Theme::Light,
+        }
+    }
+}
+
+impl AppState {
+    /// The head in the inspector: the held one, else the preview.
+    pub fn shown_head(&self) -> Option<HeadId> {
+        self.selected.or(self.preview)
+    }
+
+    /// Whether a BOS is put before the prompt.
+    pub fn has_bos(&self) -> bool {
+        let info = self.model.as_ref().map(|model| &model.info);
+        match self.bos {
+            BosPolicy::Off => false,
+            BosPolicy::On => info.is_some_and(|info| info.bos_id.is_some()),
+            BosPolicy::Auto => info.is_some_and(|info| info.adds_bos),
+        }
+    }
+
+    /// Whether there is nothing to run: no text and no BOS.
+    pub fn is_prompt_empty(&self) -> bool {
+        self.prompt.is_empty() && !self.has_bos()
+    }
+
+    /// The palette in use.
+    pub fn theme(&self) -> Theme {
+        match self.theme_choice {
+            ThemeChoice::System => self.system_theme,
+            ThemeChoice::Fixed(theme) => theme,
+        }
+    }
+
+    /// The edits in force.
+    pub fn interventions(&self) -> Vec<Intervention> {
+        if self.ablated.is_empty() {
+            return Vec::new();
+        }
+        vec![Intervention::Zero { heads: self.ablated.iter().copied().collect(), positions: None }]
+    }
+
+    fn title_of(&self, id: &str) -> String {
+        let known = self.models.iter().find(|model| model.source.id == id);
+        known.map_or_else(|| id.to_owned(), |model| model.title.clone())
+    }
+
+    fn has_head(&self, head: HeadId) -> bool {
+        let info = self.model.as_ref().map(|model| &model.info);
+        info.is_some_and(|info| head.layer < info.n_layers && head.head < info.n_heads)
+    }
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Msg {
+    /// The worker listens; the first time, or after a restart.
+    WorkerReady {
+        /// Its version.
+        build: String,
+    },
+    /// The worker crashed and another is starting.
+    WorkerCrashed(ErrorReport),
+    /// The worker cannot be started.
+    WorkerDead(ErrorReport),
+    /// The cache was looked at.
+    CachedKnown(Vec<String>),
+    /// The user chose a model: of the manifest, or a local file by its `blob:` address.
+    ChooseModel(ModelSource),
+    /// Progress of a load.
+    LoadProgress {
+        /// Which load.
+        load_id: u32,
+        /// How far.
+        progress: Progress,
+    },
+    /// A load succeeded.
+    Loaded {
+        /// Which load.
+        load_id: u32,
+        /// The model.
+        info: ModelInfo,
+        /// Whether it is in the cache now.
+        cached: bool,
+        /// Why not, if it should be.
+        cache_note: Option<String>,
+    },
+    /// A load failed.
+    LoadFailed {
+        /// Which load.
+        load_id: u32,
+        /// Why.
+        error: ErrorReport,
+    },
+    /// The user gave up on the load.
+    CancelLoad,
+    /// The user deletes a model from the cache.
+    DeleteCached(ModelSource),
+    /// The prompt changed.
+    Typed(String),
+    /// The prompt was replaced as a whole, by an example or by a cut.
+    SetPrompt(String),
+    /// BOS policy.
+    SetBos(BosPolicy),
+    /// A view came.
+    Viewed {
+        /// Which.
+        view_id: u32,
+        /// The view.
+        view: Arc<View>,
+    },
+    /// A view failed.
+    ViewFailed {
+        /// Which.
+        view_id: u32,
+        /// Why.
+        error: ErrorReport,
+    },
+    /// Another measure for the map.
+    SetMeasure(Measure),
+    /// A click on a head: holds it, or releases it if it is held.
+    ToggleHead(HeadId),
+    /// Releases the held token, else the held head.
+    Release,
+    /// Switches a head off or on again.
+    ToggleAblation(HeadId),
+    /// Switches every head on again.
+    ClearAblations,
+    /// A click on a token of the inspector: holds it, or releases it.
+    ToggleToken(usize),
+    /// The user takes the banner's offer.
+    Remedy(Remedy),
+    /// The prompt's tokens, asked for in order to cut it.
+    TokensForCut {
+        /// The prompt's tokens.
+        report: TokensReport,
+        /// How many to keep.
+        n_tokens: usize,
+    },
+    /// Something else failed.
+    Failed(ErrorReport),
+    /// The banner is closed.
+    Dismiss,
+    /// The user's palette.
+    SetTheme(ThemeChoice),
+    /// The system's palette.
+    SystemTheme(Theme),
+}
+
+/// What has to be done outside the state.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Task {
+    /// Ask for a view after a pause; a newer view replaces it.
+    View {
+        /// Number to report back.
+        view_id: u32,
+        /// What to show.
+        request: ViewRequest,
+        /// Pause before it is sent, milliseconds.
+        delay_ms: u32,
+    },
+    /// Drop whatever view is pending.
+    CancelView,
+    /// Load a model.
+    Load {
+        /// Number to report back.
+        load_id: u32,
+        /// Which.
+        source: ModelSource,
+    },
+    /// Stop loading.
+    CancelLoad,
+    /// Look into the cache.
+    LookIntoCache(Vec<ModelSource>),
+    /// Delete from the cache, then look again.
+    DeleteCached(ModelSource),
+    /// Tokenise the prompt in order to cut it.
+    TokensForCut {
+        /// The prompt.
+        text: String,
+        /// BOS policy.
+        bos: BosPolicy,
+        /// How many tokens to keep.
+        n_tokens: usize,
+    },
+    /// Remember the palette.
+    KeepTheme(ThemeChoice),
+}
+
+/// The one writer: changes the state and returns what has to be done outside.
+pub fn update(state: &mut AppState, msg: Msg) -> Vec<Task> {
+    match msg {
+        Msg::WorkerReady { build } => worker_ready(state, build),
+        Msg::WorkerCrashed(error) => worker_crashed(state, error),
+        Msg::WorkerDead(error) => {
+            state.worker = WorkerState::Dead;
+            fail(state, error)
+        }
+        Msg::CachedKnown(ids) => {
+            state.cached = ids.into_iter().collect();
+            Vec::new()
+        }
+        Msg::ChooseModel(source) => load(state, source),
+        Msg::LoadProgress { load_id, progress } => {
+            if let Some(loading) = state.loading.as_mut().filter(|loading| loading.load_id == load_id) {
+                loading.progress = Some(progress);
+            }
+            Vec::new()
+        }
+        Msg::Loaded { load_id, info, cached, cache_note } => loaded(state, load_id, info, cached, cache_note),
+        Msg::LoadFailed { load_id, error } => load_failed(state, load_id, error),
+        Msg::CancelLoad => state.loading.take().map_or_else(Vec::new, |_| {
+            let mut tasks = vec![Task::CancelLoad];
+            tasks.extend(run(state, 0));
+            tasks
+        }),
+        Msg::DeleteCached(source) => vec![Task::DeleteCached(source)],
+        Msg::Typed(text) => set_prompt(state, text, TYPING_PAUSE_MS),
+        Msg::SetPrompt(text) => set_prompt(state, text, 0),
+        Msg::SetBos(bos) => {
+            state.bos = bos;
+            state.held_token = None;
+            run(state, 0)
+        }
+        Msg::Viewed { view_id, view } => viewed(state, view_id, view),
+        Msg::ViewFailed { view_id, error } => view_failed(state, view_id, error),
+        Msg::SetMeasure(measure) => {
+            state.measure = measure;
+            preview_strongest(state);
+            run_for_pattern(state)
+        }
+        Msg::ToggleHead(head) => {
+            state.selected = (state.selected != Some(head) && state.has_head(head)).then_some(head);
+            run_for_pattern(state)
+        }
+        Msg::Release => release(state),
+        Msg::ToggleAblation(head) => toggle_ablation(state, head),
+        Msg::ClearAblations => {
+            if state.ablated.is_empty() {
+                return Vec::new();
+            }
+            state.ablated.clear();
+            run(state, 0)
+        }
+        Msg::ToggleToken(position) => {
+            state.held_token = (state.held_token != Some(position)).then_some(position);
+            Vec::new()
+        }
+        Msg::Remedy(remedy) => take_remedy(state, remedy),
+        Msg::TokensForCut { report, n_tokens } => set_prompt(state, cut_text(&report, n_tokens), 0),
+        Msg::Failed(error) => fail(state, error),
+        Msg::Dismiss => {
+            state.problem = None;
+            Vec::new()
+        }
+        Msg::SetTheme(choice) => {
+            state.theme_choice = choice;
+            vec![Task::KeepTheme(choice)]
+        }
+        Msg::SystemTheme(theme) => {
+            state.system_theme = theme;
+            Vec::new()
+        }
+    }
+}
+
+fn worker_ready(state: &mut AppState, build: String) -> Vec<Task> {
+    state.worker = WorkerState::Ready { build };
+    let sources = state.models.iter().map(|model| model.source.clone()).collect();
+    let mut tasks = vec![Task::LookIntoCache(sources)];
+    // After a crash the model that was there comes back; at the start, the bundled one opens.
+    let again = state.model.as_ref().map(|model| model.source.clone());
+    let first = state.models.iter().find(|model| model.source.id == FIRST_MODEL).map(|model| model.source.clone());
+    if let Some(source) = again.or(first) {
+        let problem = state.problem.take();
+        tasks.extend(load(state, source));
+        state.problem = problem;
+    }
+    tasks
+}
+
+fn worker_crashed(state: &mut AppState, error: ErrorReport) -> Vec<Task> {
+    state.worker = WorkerState::Starting;
+    state.loading = None;
+    state.is_running = false;
+    if let Some(model) = &mut state.model {
+        model.is_live = false;
+    }
+    fail(state, error)
+}
+
+fn load(state: &mut AppState, source: ModelSource) -> Vec<Task> {
+    state.load_id += 1;
+    state.problem = None;
+    let (load_id, title) = (state.load_id, state.title_of(&source.id));
+    state.loading = Some(LoadingModel { load_id, source: source.clone(), title, progress: None });
+    vec![Task::Load { load_id, source }]
+}
+
+fn loaded(
+    state: &mut AppState,
+    load_id: u32,
+    info: ModelInfo,
+    cached: bool,
+    cache_note: Option<String>,
+) -> Vec<Task> {
+    let Some(loading) = state.loading.take_if(|loading| loading.load_id == load_id) else {
+        return Vec::new();
+    };
+    let is_same = state.model.as_ref().is_some_and(|model| model.info.sha256 == info.sha256);
+    if cached {
+        state.cached.insert(loading.source.id.clone());
+    }
+    state.model = Some(CurrentModel {
+        id: loading.source.id.clone(),
+        title: loading.title,
+        info,
+        cache_note,
+        source: loading.source,
+        is_live: true,
+    });
+    if !is_same {
+        state.view = None;
+        state.selected = None;
+        state.preview = None;
+        state.ablated.clear();
+        state.held_token = None;
+    }
+    run(state, 0)
+}
+
+fn load_failed(state: &mut AppState, load_id: u32, error: ErrorReport) -> Vec<Task> {
+    let Some(loading) = state.loading.take_if(|loading| loading.load_id == load_id) else {
+        return Vec::new();
+    };
+    if error.code != "cancelled" && error.code != "crashed" {
+        state.problem = Some(Problem { error, remedy: Some(Remedy::LoadAgain(loading.source)) });
+    }
+    // Tells whether the model that was there still is.
+    run(state, 0)
+}
+
+fn set_prompt(state: &mut AppState, text: String, delay_ms: u32) -> Vec<Task> {
+    state.prompt = text;
+    state.held_token = None;
+    run(state, delay_ms)
+}
+
+/// Asks for the view of the state as it is now.
+fn run(state: &mut AppState, delay_ms: u32) -> Vec<Task> {
+    state.view_id += 1;
+    let can_run = state.model.as_ref().is_some_and(|model| model.is_live) && !state.is_prompt_empty();
+    state.is_running = can_run;
+    if !can_run {
+        if state.is_prompt_empty() {
+            state.view = None;
+            forget_prompt_problem(state);
+        }
+        return vec![Task::CancelView];
+    }
+    let request = ViewRequest {
+        text: state.prompt.clone(),
+        bos: state.bos,
+        top: N_NEXT_TOKENS,
+        interventions: state.interventions(),
+        head: state.shown_head(),
+    };
+    vec![Task::View { view_id: state.view_id, request, delay_ms }]
+}
+
+/// Runs again only if the pattern of the shown head is not there.
+fn run_for_pattern(state: &mut AppState) -> Vec<Task> {
+    let there = state.view.as_ref().and_then(|view| view.pattern.as_ref()).map(|pattern| pattern.head);
+    match state.shown_head() {
+        Some(head) if there != Some(head) => run(state, 0),
+        _ => Vec::new(),
+    }
+}
+
+fn viewed(state: &mut AppState, view_id: u32, view: Arc<View>) -> Vec<Task> {
+    if view_id != state.view_id {
+        return Vec::new();
+    }
+    state.is_running = false;
+    state.view = Some(view);
+    forget_prompt_problem(state);
+    if state.preview.is_none() {
+        preview_strongest(state);
+    }
+    run_for_pattern(state)
+}
+
+/// A run that worked disproves what the banner said of an earlier prompt.
+fn forget_prompt_problem(state: &mut AppState) {
+    const OF_PROMPT: [&str; 6] =
+        ["prompt_too_long", "empty_prompt", "bad_prompt", "no_bos", "unknown_head", "bad_request"];
+    let is_stale = |problem: &Problem| OF_PROMPT.contains(&problem.error.code.as_str());
+    if state.problem.as_ref().is_some_and(is_stale) {
+        state.problem = None;
+    }
+}
+
+fn preview_strongest(state: &mut AppState) {
+    let scores = state.view.as_ref().and_then(|view| state.measure.scores(&view.scores));
+    if let Some((head, _)) = scores.and_then(|scores| ranking(scores).into_iter().next()) {
+        state.preview = Some(head);
+    } else if state.preview.is_none() && state.model.is_some() {
+        state.preview = Some(HeadId::new(0, 0));
+    }
+}
+
+fn view_failed(state: &mut AppState, view_id: u32, error: ErrorReport) -> Vec<Task> {
+    if view_id != state.view_id {
+        return Vec::new();
+    }
+    state.is_running = false;
+    match error.code.as_str() {
+        "cancelled" | "crashed" => Vec::new(),
+        "no_model" => model_gone(state),
+        "empty_prompt" => {
+            state.view = None;
+            Vec::new()
+        }
+        _ => fail(state, error),
+    }
+}
+
+/// A large model makes room for the next one before that is ready; if the next one failed, the old one comes back.
+fn model_gone(state: &mut AppState) -> Vec<Task> {
+    let again = state.model.as_ref().filter(|_| state.loading.is_none()).map(|model| model.source.clone());
+    let problem = state.problem.take();
+    let tasks = again.map_or_else(Vec::new, |source| load(state, source));
+    state.problem = problem;
+    tasks
+}
+
+fn fail(state: &mut AppState, error: ErrorReport) -> Vec<Task> {
+    let n_ctx = state.model.as_ref().map(|model| model.info.n_ctx);
+    let remedy = match (error.code.as_str(), n_ctx) {
+        ("prompt_too_long", Some(n_tokens)) => Some(Remedy::CutPrompt { n_tokens }),
+        ("no_bos", _) => Some(Remedy::BosOff),
+        _ => None,
+    };
+    state.problem = Some(Problem { error, remedy });
+    Vec::new()
+}
+
+fn release(state: &mut AppState) -> Vec<Task> {
+    if state.held_token.take().is_some() {
+        return Vec::new();
+    }
+    state.selected = None;
+    run_for_pattern(state)
+}
+
+fn toggle_ablation(state: &mut AppState, head: HeadId) -> Vec<Task> {
+    if !state.has_head(head) {
+        return Vec::new();
+    }
+    if !state.ablated.remove(&head) {
+        state.ablated.insert(head);
+    }
+    run(state, 0)
+}
+
+fn take_remedy(state: &mut AppState, remedy: Remedy) -> Vec<Task> {
+    match remedy {
+        Remedy::CutPrompt { n_tokens } => {
+            vec![Task::TokensForCut { text: state.prompt.clone(), bos: state.bos, n_tokens }]
+        }
+        Remedy::BosOff => update(state, Msg::SetBos(BosPolicy::Off)),
+        Remedy::LoadAgain(source) => load(state, source),
+    }
+}
+
+#[cfg(test)]
+mod tests;

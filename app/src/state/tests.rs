@@ -1,0 +1,238 @@
+//! Tests of the state's one writer.
+
+use headlight_core::report::{HeadScores, PatternReport, Provenance, RunReport};
+
+use super::*;
+
+fn provenance() -> Provenance {
+    let text = || "x".to_owned();
+    Provenance { model: text(), model_sha256: text(), engine: text(), build: text() }
+}
+
+fn info() -> ModelInfo {
+    ModelInfo {
+        name: "m".to_owned(),
+        family: "llama".to_owned(),
+        sha256: "aa".to_owned(),
+        n_layers: 2,
+        n_heads: 8,
+        n_kv_heads: 8,
+        d_model: 8,
+        d_head: 1,
+        d_mlp: 0,
+        d_vocab: 10,
+        n_ctx: 128,
+        bos_id: Some(0),
+        adds_bos: false,
+        n_params: 1,
+    }
+}
+
+fn view(best: HeadId, pattern: Option<HeadId>) -> Arc<View> {
+    let mut scores = vec![vec![0.0; 8]; 2];
+    scores[best.layer][best.head] = 0.9;
+    let tokens = TokensReport {
+        ids: vec![1],
+        tokens: vec!["a".to_owned()],
+        pieces: vec!["a".to_owned()],
+        bytes: vec!["61".to_owned()],
+        added_bos: false,
+    };
+    let run = RunReport {
+        ids: vec![1],
+        tokens: vec!["a".to_owned()],
+        logits_top: Vec::new(),
+        logsumexp: 0.0,
+        nll_nats: Vec::new(),
+        provenance: provenance(),
+    };
+    let pattern = pattern.map(|head| PatternReport {
+        head,
+        ids: vec![1],
+        tokens: vec!["a".to_owned()],
+        pattern: vec![vec![1.0]],
+        provenance: provenance(),
+    });
+    let scores = vec![HeadScores { target: "induction".to_owned(), scores, n_rows: 3 }];
+    Arc::new(View { tokens, run, clean: None, kl_nats: None, scores, pattern, elapsed_ms: 1.0 })
+}
+
+fn error(code: &str) -> ErrorReport {
+    ErrorReport { code: code.to_owned(), message: "m".to_owned(), recoverable: true, detail: None }
+}
+
+fn load_id(state: &AppState) -> u32 {
+    state.loading.as_ref().map(|loading| loading.load_id).expect("a model is being loaded")
+}
+
+/// A state whose bundled model has loaded.
+fn loaded_state() -> AppState {
+    let mut state = AppState::default();
+    update(&mut state, Msg::WorkerReady { build: "1".to_owned() });
+    let load_id = load_id(&state);
+    update(&mut state, Msg::Loaded { load_id, info: info(), cached: false, cache_note: None });
+    state
+}
+
+fn view_task(tasks: &[Task]) -> Option<(u32, &ViewRequest)> {
+    tasks.iter().find_map(|task| match task {
+        Task::View { view_id, request, .. } => Some((*view_id, request)),
+        _ => None,
+    })
+}
+
+/// Answers the newest view.
+fn answer(state: &mut AppState, view: Arc<View>) -> Vec<Task> {
+    let view_id = state.view_id;
+    update(state, Msg::Viewed { view_id, view })
+}
+
+#[test]
+fn the_bundled_model_opens_first_and_the_prompt_runs() {
+    let mut state = AppState::default();
+    let tasks = update(&mut state, Msg::WorkerReady { build: "1".to_owned() });
+    assert!(tasks.iter().any(|task| matches!(task, Task::Load { source, .. } if source.id == "induction-2l")));
+    let load_id = load_id(&state);
+    let tasks = update(&mut state, Msg::Loaded { load_id, info: info(), cached: false, cache_note: None });
+    assert_eq!(view_task(&tasks).map(|(_, request)| request.text.as_str()), Some(FIRST_PROMPT));
+}
+
+#[test]
+fn the_strongest_head_is_previewed_and_a_click_on_it_holds_it() {
+    let mut state = loaded_state();
+    let best = HeadId::new(1, 3);
+    let tasks = answer(&mut state, view(best, None));
+    assert_eq!(view_task(&tasks).and_then(|(_, request)| request.head), Some(best));
+    assert!(answer(&mut state, view(best, Some(best))).is_empty(), "no second run for the same pattern");
+    assert_eq!((state.selected, state.shown_head()), (None, Some(best)));
+    update(&mut state, Msg::ToggleHead(best));
+    assert_eq!(state.selected, Some(best));
+    update(&mut state, Msg::ToggleHead(best));
+    assert_eq!(state.selected, None);
+}
+
+#[test]
+fn another_prompt_does_not_move_the_preview() {
+    let mut state = loaded_state();
+    let (first, second) = (HeadId::new(1, 3), HeadId::new(0, 2));
+    answer(&mut state, view(first, Some(first)));
+    update(&mut state, Msg::Typed("b".to_owned()));
+    answer(&mut state, view(second, Some(first)));
+    assert_eq!(state.shown_head(), Some(first));
+    update(&mut state, Msg::SetMeasure(Measure::Induction));
+    assert_eq!(state.shown_head(), Some(second));
+}
+
+#[test]
+fn an_older_view_is_ignored() {
+    let mut state = loaded_state();
+    let old_id = state.view_id;
+    update(&mut state, Msg::Typed("newer".to_owned()));
+    update(&mut state, Msg::Viewed { view_id: old_id, view: view(HeadId::new(0, 0), None) });
+    assert!(state.view.is_none() && state.is_running);
+    update(&mut state, Msg::ViewFailed { view_id: old_id, error: error("not_finite") });
+    assert!(state.problem.is_none());
+}
+
+#[test]
+fn a_head_that_does_not_exist_is_neither_held_nor_switched_off() {
+    let mut state = loaded_state();
+    update(&mut state, Msg::ToggleHead(HeadId::new(2, 0)));
+    update(&mut state, Msg::ToggleAblation(HeadId::new(0, 8)));
+    assert_eq!((state.selected, state.ablated.len()), (None, 0));
+}
+
+#[test]
+fn ablations_travel_as_one_edit_and_can_be_cleared() {
+    let mut state = loaded_state();
+    update(&mut state, Msg::ToggleAblation(HeadId::new(1, 0)));
+    let tasks = update(&mut state, Msg::ToggleAblation(HeadId::new(0, 2)));
+    let heads = vec![HeadId::new(0, 2), HeadId::new(1, 0)];
+    let expected = vec![Intervention::Zero { heads, positions: None }];
+    assert_eq!(view_task(&tasks).map(|(_, request)| &request.interventions), Some(&expected));
+    let tasks = update(&mut state, Msg::ClearAblations);
+    assert_eq!(view_task(&tasks).map(|(_, request)| request.interventions.len()), Some(0));
+    assert!(update(&mut state, Msg::ClearAblations).is_empty());
+}
+
+#[test]
+fn an_empty_prompt_runs_only_with_a_bos() {
+    let mut state = loaded_state();
+    answer(&mut state, view(HeadId::new(0, 0), None));
+    assert_eq!(update(&mut state, Msg::Typed(String::new())), [Task::CancelView]);
+    assert!(state.view.is_none() && !state.is_running);
+    assert!(view_task(&update(&mut state, Msg::SetBos(BosPolicy::On))).is_some());
+}
+
+#[test]
+fn a_prompt_that_is_too_long_can_be_cut_and_the_banner_goes_when_it_runs() {
+    let mut state = loaded_state();
+    let view_id = state.view_id;
+    update(&mut state, Msg::ViewFailed { view_id, error: error("prompt_too_long") });
+    let remedy = state.problem.clone().and_then(|problem| problem.remedy).expect("an offer");
+    assert_eq!(remedy, Remedy::CutPrompt { n_tokens: 128 });
+    let tasks = update(&mut state, Msg::Remedy(remedy));
+    assert!(matches!(&tasks[..], [Task::TokensForCut { n_tokens: 128, .. }]));
+    assert_eq!(state.prompt, FIRST_PROMPT, "nothing is lost before the cut is known");
+    let report = view(HeadId::new(0, 0), None).tokens.clone();
+    update(&mut state, Msg::TokensForCut { report, n_tokens: 128 });
+    assert_eq!(state.prompt, "a");
+    answer(&mut state, view(HeadId::new(0, 0), None));
+    assert!(state.problem.is_none());
+}
+
+#[test]
+fn a_crash_keeps_prompt_and_ablations_and_the_model_comes_back() {
+    let mut state = loaded_state();
+    update(&mut state, Msg::Typed("mine".to_owned()));
+    update(&mut state, Msg::ToggleAblation(HeadId::new(1, 0)));
+    update(&mut state, Msg::WorkerCrashed(error("crashed")));
+    assert!(view_task(&update(&mut state, Msg::Typed("mine".to_owned()))).is_none(), "nobody would answer");
+    update(&mut state, Msg::WorkerReady { build: "1".to_owned() });
+    assert!(state.problem.is_some(), "the banner stays until it is read");
+    let load_id = load_id(&state);
+    let tasks = update(&mut state, Msg::Loaded { load_id, info: info(), cached: false, cache_note: None });
+    let request = view_task(&tasks).map(|(_, request)| request.clone()).expect("a run");
+    assert_eq!((request.text.as_str(), request.interventions.len()), ("mine", 1));
+}
+
+#[test]
+fn a_failed_load_keeps_the_model_that_was_there() {
+    let mut state = loaded_state();
+    let source = state.models[0].source.clone();
+    update(&mut state, Msg::ChooseModel(source.clone()));
+    let failed = load_id(&state);
+    assert!(view_task(&update(&mut state, Msg::Typed("while it loads".to_owned()))).is_some());
+    update(&mut state, Msg::LoadFailed { load_id: failed, error: error("not_a_model") });
+    assert!(state.model.as_ref().is_some_and(|model| model.is_live));
+    assert_eq!(state.problem.as_ref().and_then(|p| p.remedy.clone()), Some(Remedy::LoadAgain(source.clone())));
+    update(&mut state, Msg::ChooseModel(source));
+    let cancelled = load_id(&state);
+    update(&mut state, Msg::CancelLoad);
+    update(&mut state, Msg::LoadFailed { load_id: cancelled, error: error("cancelled") });
+    assert!(state.problem.is_none());
+}
+
+#[test]
+fn another_model_forgets_heads_of_the_old_one() {
+    let mut state = loaded_state();
+    update(&mut state, Msg::ToggleHead(HeadId::new(1, 7)));
+    update(&mut state, Msg::ToggleAblation(HeadId::new(1, 7)));
+    let source = state.models[0].source.clone();
+    update(&mut state, Msg::ChooseModel(source));
+    let other = ModelInfo { sha256: "bb".to_owned(), ..info() };
+    let load_id = load_id(&state);
+    update(&mut state, Msg::Loaded { load_id, info: other, cached: true, cache_note: None });
+    assert_eq!((state.selected, state.ablated.len()), (None, 0));
+}
+
+#[test]
+fn escape_releases_the_token_first_and_then_the_head() {
+    let mut state = loaded_state();
+    update(&mut state, Msg::ToggleHead(HeadId::new(1, 0)));
+    update(&mut state, Msg::ToggleToken(0));
+    update(&mut state, Msg::Release);
+    assert_eq!((state.held_token, state.selected), (None, Some(HeadId::new(1, 0))));
+    update(&mut state, Msg::Release);
+    assert_eq!(state.selected, None);
+}

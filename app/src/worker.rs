@@ -1,0 +1,68 @@
+//! The worker: receives [`Request`]s, runs the engine stepwise, answers with [`Event`]s. One engine at a time.
+//!
+//! Between steps it lets the event loop run, so that a cancellation or a newer view is seen at once.
+
+mod cancel;
+mod fetch;
+mod load;
+mod post;
+mod session;
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use wasm_bindgen::JsCast;
+use wasm_bindgen::prelude::*;
+use web_sys::{DedicatedWorkerGlobalScope, MessageEvent};
+
+use crate::protocol::{Call, Event, PROTOCOL, Request};
+use session::Session;
+
+/// This worker's global scope.
+fn scope() -> DedicatedWorkerGlobalScope {
+    js_sys::global().unchecked_into()
+}
+
+/// Milliseconds since the worker started.
+fn now_ms() -> f64 {
+    scope().performance().map_or(0.0, |performance| performance.now())
+}
+
+/// Listens for requests, then tells the page so.
+pub fn start() {
+    console_error_panic_hook::set_once();
+    let session = Rc::new(RefCell::new(Session::default()));
+    let on_message = Closure::<dyn FnMut(MessageEvent)>::new(move |event: MessageEvent| {
+        match serde_wasm_bindgen::from_value::<Request>(event.data()) {
+            Ok(request) => receive(&session, request),
+            Err(error) => {
+                let error = post::error("protocol", &format!("the worker does not understand a message: {error}"));
+                post::event(&Event::Failed { id: 0, error });
+            }
+        }
+    });
+    scope().set_onmessage(Some(on_message.as_ref().unchecked_ref()));
+    // The worker listens for as long as it lives.
+    on_message.forget();
+    post::event(&Event::Ready { protocol: PROTOCOL, build: env!("CARGO_PKG_VERSION").to_owned() });
+}
+
+fn receive(session: &Rc<RefCell<Session>>, request: Request) {
+    let Request { id, call } = request;
+    match call {
+        Call::Cancel(other) => cancel::cancel(other),
+        // For tests of the page's recovery.
+        Call::Crash => panic!("asked to crash"),
+        call => {
+            let session = Rc::clone(session);
+            wasm_bindgen_futures::spawn_local(async move {
+                let event = match session::answer(&session, id, call).await {
+                    Ok(reply) => Event::Done { id, reply: Box::new(reply) },
+                    Err(error) => Event::Failed { id, error },
+                };
+                cancel::forget(id);
+                post::event(&event);
+            });
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! What the worker says to the page.
+
+use crate::protocol::{ErrorReport, Event, Progress, Stage};
+
+/// Sends an event.
+///
+/// # Panics
+/// When an event cannot be serialised or posted, which only our own bug can cause.
+pub fn event(event: &Event) {
+    let message = serde_wasm_bindgen::to_value(event).expect("events are plain data");
+    super::scope().post_message(&message).expect("plain data can be posted");
+}
+
+/// An error that can be recovered from.
+pub fn error(code: &str, message: &str) -> ErrorReport {
+    ErrorReport { code: code.to_owned(), message: message.to_owned(), recoverable: true, detail: None }
+}
+
+/// The engine's error as it crosses to the page.
+pub fn engine_error(error: &headlight_core::error::Error) -> ErrorReport {
+    ErrorReport {
+        code: error.code().to_owned(),
+        message: error.to_string(),
+        recoverable: error.recoverable(),
+        detail: Some(format!("{error:?}").chars().take(400).collect()),
+    }
+}
+
+/// Reports the progress of one stage, at most every tenth of a second, and always its end.
+pub struct Reporter {
+    id: u32,
+    stage: Stage,
+    start_ms: f64,
+    last_ms: f64,
+}
+
+impl Reporter {
+    /// A stage of request `id` begins.
+    pub fn new(id: u32, stage: Stage) -> Self {
+        Self { id, stage, start_ms: super::now_ms(), last_ms: f64::NEG_INFINITY }
+    }
+
+    /// `done` of `total` units are done.
+    pub fn report(&mut self, done: u64, total: Option<u64>) {
+        let now = super::now_ms();
+        if now - self.last_ms < 100.0 && total != Some(done) {
+            return;
+        }
+        self.last_ms = now;
+        let progress = Progress { stage: self.stage, done, total, elapsed_ms: now - self.start_ms };
+        event(&Event::Progress { id: self.id, progress });
+    }
+}

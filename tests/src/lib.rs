@@ -1,0 +1,72 @@
+//! What several tests share: the real model, tiny random checkpoints, and every tolerance with its reason.
+
+pub mod tiny;
+
+use std::path::PathBuf;
+use std::sync::OnceLock;
+
+use anyhow::Context;
+use headlight_core::engine::{Engine, Loading};
+
+/// Largest allowed differences. Each says why it is what it is; none may be widened to make a test pass.
+pub mod tolerance {
+    /// Logits of SmolLM2 against PyTorch f32: the noise floor between two f32 forwards is 2e-4, logits reach 37.
+    pub const REAL_LOGITS: f32 = 2e-3;
+    /// Attention patterns of SmolLM2 against PyTorch f32: the noise floor is 1e-5.
+    pub const REAL_PATTERNS: f32 = 1e-4;
+    /// Mean loss and logsumexp of SmolLM2 against PyTorch f32, nats: averages of logit noise.
+    pub const REAL_NATS: f32 = 1e-3;
+    /// Activations of tiny models against a float64 forward, relative to the largest value of the tensor.
+    pub const GOLDEN_RELATIVE: f32 = 2e-5;
+    /// Logits of tiny models against candle's f32 forward.
+    pub const CANDLE_LOGITS: f32 = 2e-4;
+    /// Sums that must hold within one forward: rows of patterns, heads against the attention's output.
+    pub const RECEIPT: f32 = 1e-4;
+}
+
+/// SmolLM2-135M, loaded once.
+///
+/// # Panics
+/// When the model is missing: a test that needs it must fail, not pass.
+pub fn smollm2() -> &'static Engine {
+    static ENGINE: OnceLock<Engine> = OnceLock::new();
+    ENGINE.get_or_init(|| {
+        let path = xtask::models::smollm2_path();
+        let bytes = std::fs::read(&path);
+        let bytes = bytes.unwrap_or_else(|error| panic!("{}: {error}; run cargo xtask models", path.display()));
+        let loading = Loading::from_gguf(bytes, "smollm2-135m");
+        loading.and_then(Loading::finish).unwrap_or_else(|error| panic!("SmolLM2 does not load: {error}"))
+    })
+}
+
+/// A file of `tests/reference`.
+pub fn reference(name: &str) -> anyhow::Result<Vec<u8>> {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("reference").join(name);
+    std::fs::read(&path).with_context(|| path.display().to_string())
+}
+
+/// A JSON file of `tests/reference`.
+pub fn reference_json(name: &str) -> anyhow::Result<serde_json::Value> {
+    Ok(serde_json::from_slice(&reference(name)?)?)
+}
+
+/// The largest difference between two slices; infinite when they differ in length or hold a NaN.
+pub fn max_difference(got: &[f32], wanted: &[f32]) -> f32 {
+    if got.len() != wanted.len() {
+        return f32::INFINITY;
+    }
+    let differences = got.iter().zip(wanted).map(|(got, wanted)| (got - wanted).abs());
+    differences.fold(0.0, |largest, d| if d.is_nan() { f32::INFINITY } else { largest.max(d) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::max_difference;
+
+    #[test]
+    fn nan_and_wrong_lengths_never_pass() {
+        assert_eq!(max_difference(&[1.0, f32::NAN], &[1.0, 2.0]), f32::INFINITY);
+        assert_eq!(max_difference(&[1.0], &[1.0, 2.0]), f32::INFINITY);
+        assert_eq!(max_difference(&[1.0, 2.0], &[1.0, 2.5]), 0.5);
+    }
+}

@@ -1,0 +1,162 @@
+//! The built page in a real Chromium: open it, type, look at heads, load SmolLM2, break things.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::ensure;
+use serde_json::{Value, json};
+use xtask::browser::{Browser, BrowserOptions};
+use xtask::paths;
+use xtask::server::{Serving, serve_dir};
+
+const SOON: Duration = Duration::from_secs(30);
+const LONG: Duration = Duration::from_secs(240);
+
+/// The page under a sub-path of an ordinary static server, its bundled model loaded.
+async fn open(options: BrowserOptions) -> anyhow::Result<Browser> {
+    let serving = Serving { sub_path: "/course/week-3/".to_owned(), ..Serving::default() };
+    let address = serve_dir(&paths::dist(), serving).await?;
+    let browser = Browser::start(options).await?;
+    browser.client.goto(&format!("http://{address}/course/week-3/index.html")).await?;
+    browser.wait_until("!!window.headlight", SOON).await?;
+    browser.eval("window.headlight.ready").await?;
+    browser.wait_until("document.querySelector('[data-testid=\"next-token-0\"]') !== null", SOON).await?;
+    Ok(browser)
+}
+
+async fn type_prompt(browser: &Browser, text: &str) -> anyhow::Result<()> {
+    let script = format!(
+        "(() => {{ const area = document.querySelector('[data-testid=\"prompt\"]'); area.value = {}; \
+         area.dispatchEvent(new Event('input', {{bubbles: true}})); return true; }})()",
+        json!(text)
+    );
+    browser.eval(&script).await.map(|_| ())
+}
+
+fn by_id(id: &str) -> String {
+    format!("document.querySelector('[data-testid=\"{id}\"]')")
+}
+
+async fn click(browser: &Browser, id: &str) -> anyhow::Result<()> {
+    let element = by_id(id);
+    browser.wait_until(&format!("{element} !== null"), SOON).await?;
+    browser.eval(&format!("{element}.click()")).await.map(|_| ())
+}
+
+async fn text_of(browser: &Browser, id: &str) -> anyhow::Result<String> {
+    let value = browser.eval(&format!("{0} ? {0}.textContent : ''", by_id(id))).await?;
+    Ok(value.as_str().unwrap_or_default().to_owned())
+}
+
+fn artifact(name: &str) -> PathBuf {
+    paths::artifacts().join(name)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_bundled_model_reacts_to_a_prompt_and_shows_its_heads() -> anyhow::Result<()> {
+    let browser = open(BrowserOptions::default()).await?;
+    let prompt = "The wizard Grindelhof greeted the knight. The knight bowed and thanked Grindel";
+    type_prompt(&browser, prompt).await?;
+    let report = browser.eval(&format!("headlight.run({{text: {}, top: 5}})", json!(prompt))).await?;
+    ensure!(report["logits_top"].as_array().map(Vec::len) == Some(5), "{report}");
+    let n_tokens = report["ids"].as_array().map_or(0, Vec::len);
+    let last_chip = by_id(&format!("token-chip-{}", n_tokens - 1));
+    browser.wait_until(&format!("{last_chip} !== null"), SOON).await?;
+    click(&browser, "head-L1H0").await?;
+    browser.wait_until(&format!("{} !== null", by_id("pattern-heatmap")), SOON).await?;
+    let patterns = browser.eval(&format!("headlight.patterns({{text: {}, head: 'L1H0'}})", json!(prompt))).await?;
+    let rows = patterns["pattern"].as_array().map(Vec::as_slice).unwrap_or_default();
+    ensure!(rows.len() == n_tokens);
+    for row in rows {
+        let sum: f64 = row.as_array().into_iter().flatten().filter_map(Value::as_f64).sum();
+        ensure!((sum - 1.0).abs() < 1e-4, "a row sums to {sum}");
+    }
+    let native = std::process::Command::new(program())
+        .args(["run", "--model", "induction-2l", "--top", "5", "--text", prompt])
+        .current_dir(paths::root())
+        .output()?;
+    let native: Value = serde_json::from_slice(&native.stdout)?;
+    for (page, native) in report["logits_top"].as_array().into_iter().flatten().zip(native["logits_top"].as_array().into_iter().flatten()) {
+        ensure!(page["id"] == native["id"], "{page} in the page, {native} natively");
+        let difference = page["logit"].as_f64().unwrap_or(f64::NAN) - native["logit"].as_f64().unwrap_or(f64::NAN);
+        ensure!(difference.abs() < 1e-4, "logits differ by {difference}");
+    }
+    browser.close().await
+}
+
+/// The program that `cargo build --bin headlight` leaves beside the tests.
+fn program() -> PathBuf {
+    let test = std::env::current_exe().expect("the test's own path");
+    test.ancestors().nth(2).expect("target/profile/deps/test").join("headlight")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn smollm2_names_paris_and_survives_a_crash() -> anyhow::Result<()> {
+    let browser = open(BrowserOptions::default()).await?;
+    let info = browser.eval("headlight.load({model: 'smollm2-135m'})").await?;
+    ensure!(info["n_layers"] == 30 && info["n_heads"] == 9, "{info}");
+    type_prompt(&browser, "The capital of France is").await?;
+    let paris = format!("({} || {{textContent: ''}}).textContent.includes('Paris')", by_id("next-token-0"));
+    browser.wait_until(&paris, LONG).await?;
+    let report = browser.eval("headlight.run({text: 'The capital of France is'})").await?;
+    ensure!(report["logits_top"][0]["token"] == " Paris", "{}", report["logits_top"][0]);
+    let logit = report["logits_top"][0]["logit"].as_f64().unwrap_or(f64::NAN);
+    ensure!((logit - 17.37127).abs() < 2e-3, "logit {logit}");
+    browser.wait_until(&format!("{} !== null", by_id("head-L29H8")), SOON).await?;
+    for (name, edit) in [("zero", json!({"kind": "zero", "heads": ["L18H6"]}))] {
+        let request = json!({"text": "The capital of France is", "interventions": [edit]});
+        let edited = browser.eval(&format!("headlight.run({request})")).await?;
+        ensure!(edited["logits_top"] != report["logits_top"], "{name} changed nothing");
+    }
+    browser.screenshot(&artifact("smollm2.png")).await?;
+    browser.eval("headlight.debug.crash()").await?;
+    browser.wait_until(&format!("{} !== null", by_id("error-banner")), SOON).await?;
+    let prompt = browser.eval(&format!("{}.value", by_id("prompt"))).await?;
+    ensure!(prompt == "The capital of France is", "the prompt is kept: {prompt}");
+    // The model comes back, from the cache or the server, and answers as before.
+    browser.wait_until("headlight.run({text: 'The capital of France is'}).then(r => r.logits_top[0].token === ' Paris', () => false)", LONG).await?;
+    browser.close().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bad_input_is_told_and_the_page_stays_usable() -> anyhow::Result<()> {
+    let browser = open(BrowserOptions::default()).await?;
+    let failures = [
+        ("headlight.patterns({text: 'a b', head: 'L9H9'})", "does not exist"),
+        ("headlight.run({text: ''})", "empty"),
+        ("headlight.run({ids: [1, 2, 999999]})", "does not exist"),
+        ("headlight.load({model: 'no-such-model'})", "no model"),
+        ("headlight.load({model: 'induction-2l', backend: 'abacus'})", "no backend"),
+        ("headlight.load({model: './index.html'})", "web page"),
+        ("headlight.load({model: './missing.gguf'})", "404"),
+    ];
+    for (call, told) in failures {
+        let error = browser.eval(call).await.err().map(|error| error.to_string()).unwrap_or_default();
+        ensure!(error.contains(told), "{call}: {error:?} does not say {told:?}");
+    }
+    type_prompt(&browser, &"long prompt ".repeat(400)).await?;
+    browser.wait_until(&format!("{} !== null", by_id("error-banner")), SOON).await?;
+    let banner = text_of(&browser, "error-banner").await?;
+    ensure!(banner.contains("tokens long"), "{banner}");
+    type_prompt(&browser, "It was a dark and stormy night").await?;
+    browser.wait_until("headlight.run({text: 'It was'}).then(() => true)", SOON).await?;
+    browser.wait_until(&format!("{} !== null", by_id("next-token-0")), SOON).await?;
+    browser.close().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_page_fits_every_width_in_light_and_dark() -> anyhow::Result<()> {
+    for (width, height) in [(1440, 900), (1024, 768), (390, 844)] {
+        for dark in [false, true] {
+            let browser = open(BrowserOptions { width, height, dark }).await?;
+            click(&browser, "head-L1H0").await?;
+            browser.wait_until(&format!("{} !== null", by_id("pattern-heatmap")), SOON).await?;
+            let overflow = browser.eval("document.documentElement.scrollWidth - document.documentElement.clientWidth").await?;
+            let theme = if dark { "dark" } else { "light" };
+            browser.screenshot(&artifact(&format!("page-{width}-{theme}.png"))).await?;
+            ensure!(overflow == 0, "{width} px wide: {overflow} px stick out");
+            browser.close().await?;
+        }
+    }
+    Ok(())
+}

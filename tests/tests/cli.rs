@@ -1,0 +1,151 @@
+//! The command line: shapes of its JSON, and one clear sentence for each kind of bad input.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use headlight_tests::tiny::TinyConfig;
+use serde_json::Value;
+
+const CONFIG: TinyConfig =
+    TinyConfig { n_layers: 2, n_heads: 2, n_kv_heads: 1, d_head: 4, d_model: 8, d_mlp: 12, d_vocab: 30, tied: true };
+
+/// The program that `cargo build --bin headlight` leaves beside the tests.
+fn program() -> PathBuf {
+    let test = std::env::current_exe().expect("the test's own path");
+    let profile = test.ancestors().nth(2).expect("target/profile/deps/test");
+    profile.join("headlight")
+}
+
+fn headlight(arguments: &[&str]) -> Output {
+    let output = Command::new(program()).args(arguments).output();
+    output.expect("headlight is built: cargo build --bin headlight")
+}
+
+fn json(arguments: &[&str]) -> Value {
+    let output = headlight(arguments);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).expect("JSON on stdout")
+}
+
+/// The sentence on stderr of a call that must fail.
+fn complaint(arguments: &[&str]) -> String {
+    let output = headlight(arguments);
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success(), "{arguments:?} succeeded");
+    assert!(output.stdout.is_empty(), "a failure prints no report");
+    assert!(!told.contains("panicked"), "{told}");
+    assert_eq!(told.trim().lines().count(), 1, "one sentence: {told}");
+    told
+}
+
+/// A tiny model's folder, with one file replaced if asked.
+fn folder(name: &str, replaced: Option<(&str, &[u8])>) -> PathBuf {
+    let folder = std::env::temp_dir().join(format!("headlight-cli-{}-{name}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("the temporary folder is writable");
+    let files = CONFIG.checkpoint(3);
+    for (name, bytes) in
+        [("config.json", files.config), ("tokenizer.json", files.tokenizer), ("model.safetensors", files.weights)]
+    {
+        std::fs::write(folder.join(name), bytes).expect("writable");
+    }
+    if let Some((name, bytes)) = replaced {
+        std::fs::write(folder.join(name), bytes).expect("writable");
+    }
+    folder
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("the path is UTF-8")
+}
+
+#[test]
+fn tokens_run_and_patterns_print_the_documented_shapes() {
+    let folder = folder("shapes", None);
+    let model = text(&folder);
+    let tokens = json(&["tokens", "--model", model, "--text", "t3 t5 t3"]);
+    assert_eq!(tokens["ids"], serde_json::json!([3, 5, 3]));
+    assert_eq!(tokens["tokens"], serde_json::json!(["t3", "t5", "t3"]));
+    let run = json(&["run", "--model", model, "--ids", "3,5,3", "--top", "4"]);
+    assert_eq!(run["logits_top"].as_array().map(Vec::len), Some(4));
+    assert_eq!(run["nll_nats"].as_array().map(Vec::len), Some(2));
+    for key in ["id", "token", "logit", "logprob"] {
+        assert!(!run["logits_top"][0][key].is_null(), "{key}");
+    }
+    assert!(run["logsumexp"].is_number());
+    let by_text = json(&["run", "--model", model, "--text", "t3 t5 t3", "--top", "4"]);
+    assert_eq!(by_text["logits_top"], run["logits_top"]);
+    let patterns = json(&["patterns", "--model", model, "--ids", "3,5,3", "--head", "L1H0"]);
+    assert_eq!(patterns["pattern"].as_array().map(Vec::len), Some(3));
+    assert_eq!(patterns["pattern"][0], serde_json::json!([1.0, 0.0, 0.0]));
+    let edits = r#"[{"kind":"zero","heads":["L0H1"]},{"kind":"scale","heads":["L1H0"],"alpha":2.0}]"#;
+    let edited = json(&["run", "--model", model, "--ids", "3,5,3", "--top", "4", "--interventions", edits]);
+    assert_ne!(edited["logits_top"], run["logits_top"]);
+}
+
+#[test]
+fn bad_requests_are_told_in_a_sentence() {
+    let folder = folder("requests", None);
+    let model = text(&folder);
+    let told = complaint(&["run", "--model", model, "--text", ""]);
+    assert!(told.contains("prompt is empty"), "{told}");
+    let told = complaint(&["patterns", "--model", model, "--ids", "1", "--head", "L7H0"]);
+    assert!(told.contains("L7H0 does not exist") && told.contains("layers 0 to 1"), "{told}");
+    let told = complaint(&["run", "--model", model, "--ids", "99"]);
+    assert!(told.contains("token id 99 does not exist"), "{told}");
+    let long = vec!["1"; 257].join(",");
+    let told = complaint(&["run", "--model", model, "--ids", &long]);
+    assert!(told.contains("257 tokens long") && told.contains("at most 256"), "{told}");
+    let edit = r#"[{"kind":"zero","heads":["L0H9"]}]"#;
+    let told = complaint(&["run", "--model", model, "--ids", "1", "--interventions", edit]);
+    assert!(told.contains("L0H9 does not exist"), "{told}");
+    let told = complaint(&["run", "--model", model, "--ids", "1", "--interventions", "[{\"kind\":\"melt\"}]"]);
+    assert!(told.contains("--interventions"), "{told}");
+    let told = complaint(&["run", "--model", model, "--text", "t1", "--bos", "on"]);
+    assert!(told.contains("names no BOS"), "{told}");
+}
+
+#[test]
+fn wrong_files_are_told_in_a_sentence() {
+    let told = complaint(&["run", "--model", "no-such-model.gguf", "--ids", "1"]);
+    assert!(told.contains("there is no model"), "{told}");
+    let odd = folder("odd", Some(("page.gguf", b"<!DOCTYPE html><html>Not found</html>")));
+    let told = complaint(&["run", "--model", text(&odd.join("page.gguf")), "--ids", "1"]);
+    assert!(told.contains("web page"), "{told}");
+    std::fs::write(odd.join("renamed.gguf"), b"PK\x03\x04 a zip file").expect("writable");
+    let told = complaint(&["run", "--model", text(&odd.join("renamed.gguf")), "--ids", "1"]);
+    assert!(told.contains("not a GGUF"), "{told}");
+    std::fs::write(odd.join("empty.gguf"), b"").expect("writable");
+    complaint(&["run", "--model", text(&odd.join("empty.gguf")), "--ids", "1"]);
+    let whole = CONFIG.checkpoint(3).weights;
+    let cut = folder("cut", Some(("model.safetensors", &whole[..whole.len() / 2])));
+    complaint(&["run", "--model", text(&cut), "--ids", "1"]);
+    let larger = TinyConfig { d_vocab: 31, ..CONFIG }.checkpoint(3);
+    let mixed = folder("mixed", Some(("tokenizer.json", &larger.tokenizer)));
+    let told = complaint(&["run", "--model", text(&mixed), "--ids", "1"]);
+    assert!(told.contains("does not belong to this model"), "{told}");
+    let mixed = folder("shape", Some(("model.safetensors", &larger.weights)));
+    let told = complaint(&["run", "--model", text(&mixed), "--ids", "1"]);
+    assert!(told.contains("has shape"), "{told}");
+}
+
+#[test]
+fn a_gguf_cut_anywhere_is_told_in_a_sentence() {
+    let whole = std::fs::read(xtask::models::smollm2_path()).expect("SmolLM2 is there: cargo xtask models");
+    let folder = folder("gguf", None);
+    for n_bytes in [5, 100, 1_000_000, whole.len() / 2, whole.len() - 1] {
+        let path = folder.join(format!("cut-{n_bytes}.gguf"));
+        std::fs::write(&path, &whole[..n_bytes]).expect("writable");
+        let told = complaint(&["run", "--model", text(&path), "--ids", "1"]);
+        assert!(told.contains("cut short"), "{n_bytes} bytes: {told}");
+        std::fs::remove_file(&path).expect("ours");
+    }
+}
+
+#[test]
+fn the_bundled_model_answers_to_its_name() {
+    let run = json(&["run", "--model", "induction-2l", "--text", "one two three one two"]);
+    assert!(run["logits_top"][0]["logprob"].as_f64().is_some_and(|logprob| logprob <= 0.0));
+    assert_eq!(run["ids"][0], 0, "its metadata asks for a BOS");
+    let without = json(&["run", "--model", "induction-2l", "--text", "one two three one two", "--bos", "off"]);
+    assert_ne!(without["ids"][0], 0);
+}
