@@ -65,12 +65,14 @@ pub fn install(client: &Client) {
     method(&api, "load", client, async |client, args: JsValue, _| {
         let args: LoadArgs = read(args)?;
         check_backend(args.backend.as_deref())?;
-        let unknown = || bad_request(&format!("there is no model \"{}\"; see headlight.models()", args.model));
+        let unknown =
+            || bad_request(&format!("there is no model \"{}\"; see headlight.models()", args.model));
         client.choose_model(source_of(&args.model).ok_or_else(unknown)?).await
     });
     method(&api, "tokenize", client, async |client, text: JsValue, options| {
         let text = text.as_string().ok_or_else(|| bad_request("tokenize takes a text"))?;
-        let args: TokenizeArgs = if options.is_undefined() { TokenizeArgs::default() } else { read(options)? };
+        let args: TokenizeArgs =
+            if options.is_undefined() { TokenizeArgs::default() } else { read(options)? };
         match client.request(Call::Tokenize { text, bos: args.bos }).await? {
             Reply::Tokens(report) => Ok(report),
             _ => Err(unexpected()),
@@ -117,7 +119,9 @@ pub fn install(client: &Client) {
 fn check_backend(backend: Option<&str>) -> Result<(), ErrorReport> {
     match backend {
         None | Some("auto" | "cpu") => Ok(()),
-        Some(other) => Err(bad_request(&format!("this build has no backend \"{other}\"; use \"cpu\" or \"auto\""))),
+        Some(other) => {
+            Err(bad_request(&format!("this build has no backend \"{other}\"; use \"cpu\" or \"auto\"")))
+        }
     }
 }
 
@@ -140,7 +144,8 @@ fn unexpected() -> ErrorReport {
 }
 
 fn read<T: DeserializeOwned>(value: JsValue) -> Result<T, ErrorReport> {
-    serde_wasm_bindgen::from_value(value).map_err(|error| bad_request(&format!("the arguments do not fit: {error}")))
+    serde_wasm_bindgen::from_value(value)
+        .map_err(|error| bad_request(&format!("the arguments do not fit: {error}")))
 }
 
 fn set(object: &Object, name: &str, value: &JsValue) {
@@ -168,9 +173,9 @@ fn promise<T: Serialize>(answer: impl Future<Output = Result<T, ErrorReport>> + 
     future_to_promise(async move {
         match answer.await {
             // JSON's own shapes: objects rather than maps, null rather than undefined.
-            Ok(value) => value
-                .serialize(&serde_wasm_bindgen::Serializer::json_compatible())
-                .map_err(JsValue::from),
+            Ok(value) => {
+                value.serialize(&serde_wasm_bindgen::Serializer::json_compatible()).map_err(JsValue::from)
+            }
             Err(error) => Err(js_error(&error)),
         }
     })

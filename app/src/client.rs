@@ -107,7 +107,8 @@ impl Client {
         let worker = match Worker::new_with_options(&url, &options) {
             Ok(worker) => worker,
             Err(cause) => {
-                let report = error("no_worker", "this browser or frame allows no worker, so no model can run here");
+                let report =
+                    error("no_worker", "this browser or frame allows no worker, so no model can run here");
                 return self.tell(ClientEvent::Dead(ErrorReport {
                     recoverable: false,
                     detail: Some(format!("{cause:?}")),

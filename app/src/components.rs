@@ -78,7 +78,8 @@ pub fn mount() {
 
 #[component]
 fn App() -> impl IntoView {
-    let page = Page { state: RwSignal::new(AppState::default()), runner: StoredValue::new_local(Runner::default()) };
+    let page =
+        Page { state: RwSignal::new(AppState::default()), runner: StoredValue::new_local(Runner::default()) };
     provide_context(page);
     page.runner.update_value(|runner| runner.start(page));
     theme::follow(page);
@@ -104,10 +105,10 @@ fn App() -> impl IntoView {
 /// Keys that work anywhere but in a field: Esc releases, 0 switches every head on again.
 fn listen_to_keys(page: Page) {
     let handle = window_event_listener(leptos::ev::keydown, move |event| {
-        let is_field = event
-            .target()
-            .and_then(|target| target.dyn_into::<web_sys::Element>().ok())
-            .is_some_and(|element| element.closest("textarea, input, select, dialog[open]").ok().flatten().is_some());
+        let is_field =
+            event.target().and_then(|target| target.dyn_into::<web_sys::Element>().ok()).is_some_and(
+                |element| element.closest("textarea, input, select, dialog[open]").ok().flatten().is_some(),
+            );
         if is_field || event.ctrl_key() || event.meta_key() || event.alt_key() {
             return;
         }

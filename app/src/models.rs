@@ -67,7 +67,10 @@ mod tests {
     #[test]
     fn a_load_names_an_id_or_an_address() {
         assert_eq!(source_of("smollm2-135m"), find("smollm2-135m").map(|model| model.source));
-        assert_eq!(source_of("https://example.org/a/b.gguf").map(|source| source.id).as_deref(), Some("b.gguf"));
+        assert_eq!(
+            source_of("https://example.org/a/b.gguf").map(|source| source.id).as_deref(),
+            Some("b.gguf")
+        );
         assert_eq!(source_of("no-such-model"), None);
     }
 }

@@ -3,11 +3,11 @@
 //! The worker speaks first ([`Event::Ready`]); anything sent before that is lost. Every request has an id that
 //! its events repeat.
 
+use headlight_core::hooks::Intervention;
 use headlight_core::ids::HeadId;
 use headlight_core::report::{
     BenchReport, BosPolicy, HeadScores, ModelInfo, PatternReport, RunReport, RunRequest, TokensReport,
 };
-use headlight_core::hooks::Intervention;
 use serde::{Deserialize, Serialize};
 
 /// Raised whenever a message changes its meaning; page and worker must agree.

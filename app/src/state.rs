@@ -435,7 +435,8 @@ fn worker_ready(state: &mut AppState, build: String) -> Vec<Task> {
     let mut tasks = vec![Task::LookIntoCache(sources)];
     // After a crash the model that was there comes back; at the start, the bundled one opens.
     let again = state.model.as_ref().map(|model| model.source.clone());
-    let first = state.models.iter().find(|model| model.source.id == FIRST_MODEL).map(|model| model.source.clone());
+    let first =
+        state.models.iter().find(|model| model.source.id == FIRST_MODEL).map(|model| model.source.clone());
     if let Some(source) = again.or(first) {
         let problem = state.problem.take();
         tasks.extend(load(state, source));

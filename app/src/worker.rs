@@ -36,7 +36,8 @@ pub fn start() {
         match serde_wasm_bindgen::from_value::<Request>(event.data()) {
             Ok(request) => receive(&session, request),
             Err(error) => {
-                let error = post::error("protocol", &format!("the worker does not understand a message: {error}"));
+                let error =
+                    post::error("protocol", &format!("the worker does not understand a message: {error}"));
                 post::event(&Event::Failed { id: 0, error });
             }
         }

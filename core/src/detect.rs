@@ -79,7 +79,10 @@ mod tests {
         let ids = [7, 8, 9, 7, 8, 9];
         let keys = |target: AttentionTarget| target.keys(&ids).0;
         assert_eq!(keys(AttentionTarget::Induction), [vec![], vec![], vec![], vec![1], vec![2], vec![3]]);
-        assert_eq!(keys(AttentionTarget::DuplicateToken), [vec![], vec![], vec![], vec![0], vec![1], vec![2]]);
+        assert_eq!(
+            keys(AttentionTarget::DuplicateToken),
+            [vec![], vec![], vec![], vec![0], vec![1], vec![2]]
+        );
         assert_eq!(keys(AttentionTarget::PreviousToken)[..3], [vec![], vec![0], vec![1]]);
         assert_eq!(keys(AttentionTarget::FirstToken)[..2], [vec![], vec![0]]);
         assert_eq!(keys(AttentionTarget::CurrentToken)[..2], [vec![], vec![1]]);

@@ -232,11 +232,10 @@ impl<B: Backend> LayerStep<'_, B> {
         let all = 0..pass.shape.n_heads;
         let whole = [AttnScores, Pattern].into_iter();
         let whole = whole.filter(|&hook| pass.plan.capture.contains(HookPoint::Block(self.layer, hook)));
-        let mut kept: Vec<_> = whole.map(|hook| KeptWeights::new(hook, all.clone(), None, pass.shape)).collect();
+        let mut kept: Vec<_> =
+            whole.map(|hook| KeptWeights::new(hook, all.clone(), None, pass.shape)).collect();
         let heads = pass.plan.pattern_heads.iter().filter(|head| head.layer == self.layer);
-        kept.extend(
-            heads.map(|id| KeptWeights::new(Pattern, id.head..id.head + 1, Some(*id), pass.shape)),
-        );
+        kept.extend(heads.map(|id| KeptWeights::new(Pattern, id.head..id.head + 1, Some(*id), pass.shape)));
         kept
     }
 
@@ -280,12 +279,7 @@ struct KeptWeights {
 }
 
 impl KeptWeights {
-    fn new(
-        hook: BlockHook,
-        heads: std::ops::Range<usize>,
-        single: Option<HeadId>,
-        shape: AttnShape,
-    ) -> Self {
+    fn new(hook: BlockHook, heads: std::ops::Range<usize>, single: Option<HeadId>, shape: AttnShape) -> Self {
         let data = vec![0.0; heads.len() * shape.n_tokens * shape.n_tokens];
         Self { hook, heads, single, data }
     }

@@ -138,7 +138,9 @@ pub enum PlanError {
     #[error("the prompt is empty; type at least one character")]
     EmptyPrompt,
     /// Longer than the model can read.
-    #[error("the prompt is {n_tokens} tokens long and this model reads at most {n_ctx}; cut it to {n_ctx} tokens")]
+    #[error(
+        "the prompt is {n_tokens} tokens long and this model reads at most {n_ctx}; cut it to {n_ctx} tokens"
+    )]
     PromptTooLong {
         /// Tokens in the prompt.
         n_tokens: usize,

@@ -152,17 +152,8 @@ pub enum BlockWeight {
 
 impl BlockWeight {
     const ATTENTION: [Self; 5] = [Self::AttnNorm, Self::Q, Self::K, Self::V, Self::O];
-    const ALL: [Self; 9] = [
-        Self::AttnNorm,
-        Self::Q,
-        Self::K,
-        Self::V,
-        Self::O,
-        Self::MlpNorm,
-        Self::Gate,
-        Self::Up,
-        Self::Down,
-    ];
+    const ALL: [Self; 9] =
+        [Self::AttnNorm, Self::Q, Self::K, Self::V, Self::O, Self::MlpNorm, Self::Gate, Self::Up, Self::Down];
 
     /// The weights that a block of this config has.
     pub fn of(config: &ModelConfig) -> &'static [Self] {
@@ -253,7 +244,9 @@ impl<M, V> Model<M, V> {
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
     /// The bytes are not of the format.
-    #[error("this is not a GGUF model file ({0}); choose a .gguf file, and download it again if it should be one")]
+    #[error(
+        "this is not a GGUF model file ({0}); choose a .gguf file, and download it again if it should be one"
+    )]
     NotGguf(String),
     /// The bytes are not safetensors.
     #[error("{file} is not a safetensors file ({reason}); download the model's folder again")]
@@ -264,13 +257,17 @@ pub enum ModelError {
         reason: String,
     },
     /// A web page instead of weights.
-    #[error("this is a web page, not a model: the address answered with HTML; check the address and download again")]
+    #[error(
+        "this is a web page, not a model: the address answered with HTML; check the address and download again"
+    )]
     Html,
     /// The file ends early.
     #[error("the file is cut short ({0}); download it again")]
     Truncated(String),
     /// A family that is not supported.
-    #[error("models of family \"{0}\" are not supported yet; Headlight reads Llama-family models (SmolLM2, Llama)")]
+    #[error(
+        "models of family \"{0}\" are not supported yet; Headlight reads Llama-family models (SmolLM2, Llama)"
+    )]
     Family(String),
     /// A needed config value is missing.
     #[error("the model's configuration lacks {0}; the file is damaged or of an unknown kind")]
@@ -282,7 +279,9 @@ pub enum ModelError {
     #[error("the model lacks the tensor {0}; the download is incomplete or of another kind")]
     MissingTensor(String),
     /// A tensor has another shape.
-    #[error("the tensor {name} has shape {got:?}, but the configuration asks for {wanted:?}; files of different models may be mixed")]
+    #[error(
+        "the tensor {name} has shape {got:?}, but the configuration asks for {wanted:?}; files of different models may be mixed"
+    )]
     Shape {
         /// The tensor.
         name: String,
@@ -292,7 +291,9 @@ pub enum ModelError {
         wanted: Vec<usize>,
     },
     /// A tensor's number type.
-    #[error("the tensor {name} is stored as {dtype}, which Headlight does not read; use an f32, f16, bf16 or GGUF model")]
+    #[error(
+        "the tensor {name} is stored as {dtype}, which Headlight does not read; use an f32, f16, bf16 or GGUF model"
+    )]
     Dtype {
         /// The tensor.
         name: String,

@@ -20,7 +20,9 @@ pub enum TokenizerError {
     #[error("the GGUF file carries no tokenizer ({0} is missing); choose a file that does")]
     Missing(&'static str),
     /// Another algorithm or pre-tokenizer.
-    #[error("the tokenizer \"{0}\" is not supported yet; Headlight reads byte-level BPE with pre-tokenizer smollm or gpt-2, or a tokenizer.json")]
+    #[error(
+        "the tokenizer \"{0}\" is not supported yet; Headlight reads byte-level BPE with pre-tokenizer smollm or gpt-2, or a tokenizer.json"
+    )]
     Unsupported(String),
     /// The library refused it.
     #[error("the tokenizer cannot be read ({0}); download the model again")]
@@ -69,10 +71,12 @@ impl Tokenizer {
         if model != "gpt2" {
             return Err(TokenizerError::Unsupported(model.to_owned()));
         }
-        let pieces =
-            metadata.strings("tokenizer.ggml.tokens").ok_or(TokenizerError::Missing("tokenizer.ggml.tokens"))?;
-        let merges =
-            metadata.strings("tokenizer.ggml.merges").ok_or(TokenizerError::Missing("tokenizer.ggml.merges"))?;
+        let pieces = metadata
+            .strings("tokenizer.ggml.tokens")
+            .ok_or(TokenizerError::Missing("tokenizer.ggml.tokens"))?;
+        let merges = metadata
+            .strings("tokenizer.ggml.merges")
+            .ok_or(TokenizerError::Missing("tokenizer.ggml.merges"))?;
         let merges = merges
             .into_iter()
             .map(|merge| {
@@ -135,9 +139,7 @@ impl Tokenizer {
             false => None,
         };
         match bytes {
-            Some(bytes) => {
-                TokenSpelling { text: String::from_utf8_lossy(&bytes).into_owned(), piece, bytes }
-            }
+            Some(bytes) => TokenSpelling { text: String::from_utf8_lossy(&bytes).into_owned(), piece, bytes },
             None => {
                 let decoded = if special { None } else { self.inner.decode(&[id], false).ok() };
                 let text = decoded.unwrap_or_else(|| piece.clone());

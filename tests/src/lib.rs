@@ -33,7 +33,8 @@ pub fn smollm2() -> &'static Engine {
     ENGINE.get_or_init(|| {
         let path = xtask::models::smollm2_path();
         let bytes = std::fs::read(&path);
-        let bytes = bytes.unwrap_or_else(|error| panic!("{}: {error}; run cargo xtask models", path.display()));
+        let bytes =
+            bytes.unwrap_or_else(|error| panic!("{}: {error}; run cargo xtask models", path.display()));
         let loading = Loading::from_gguf(bytes, "smollm2-135m");
         loading.and_then(Loading::finish).unwrap_or_else(|error| panic!("SmolLM2 does not load: {error}"))
     })

@@ -48,7 +48,9 @@ impl TinyConfig {
         for (name, shape) in self.tensors() {
             let n: usize = shape.iter().product();
             // Gains near 1; matrices of standard deviation about 0.3, so that patterns are far from uniform.
-            let value = |noise: &mut Noise| if shape.len() == 1 { 1.0 + 0.2 * noise.next() } else { 0.5 * noise.next() };
+            let value = |noise: &mut Noise| {
+                if shape.len() == 1 { 1.0 + 0.2 * noise.next() } else { 0.5 * noise.next() }
+            };
             let bytes = (0..n).flat_map(|_| value(&mut noise).to_le_bytes()).collect();
             tensors.insert(name, (shape, bytes));
         }
@@ -94,7 +96,8 @@ impl TinyConfig {
             tensors.push(("lm_head.weight".to_owned(), vec![self.d_vocab, d]));
         }
         for layer in 0..self.n_layers {
-            let mut push = |name: &str, shape| tensors.push((format!("model.layers.{layer}.{name}.weight"), shape));
+            let mut push =
+                |name: &str, shape| tensors.push((format!("model.layers.{layer}.{name}.weight"), shape));
             push("input_layernorm", vec![d]);
             push("self_attn.q_proj", vec![d_q, d]);
             push("self_attn.k_proj", vec![d_kv, d]);

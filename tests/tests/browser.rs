@@ -64,7 +64,8 @@ async fn the_bundled_model_reacts_to_a_prompt_and_shows_its_heads() -> anyhow::R
     browser.wait_until(&format!("{last_chip} !== null"), SOON).await?;
     click(&browser, "head-L1H0").await?;
     browser.wait_until(&format!("{} !== null", by_id("pattern-heatmap")), SOON).await?;
-    let patterns = browser.eval(&format!("headlight.patterns({{text: {}, head: 'L1H0'}})", json!(prompt))).await?;
+    let patterns =
+        browser.eval(&format!("headlight.patterns({{text: {}, head: 'L1H0'}})", json!(prompt))).await?;
     let rows = patterns["pattern"].as_array().map(Vec::as_slice).unwrap_or_default();
     ensure!(rows.len() == n_tokens);
     for row in rows {
@@ -76,9 +77,15 @@ async fn the_bundled_model_reacts_to_a_prompt_and_shows_its_heads() -> anyhow::R
         .current_dir(paths::root())
         .output()?;
     let native: Value = serde_json::from_slice(&native.stdout)?;
-    for (page, native) in report["logits_top"].as_array().into_iter().flatten().zip(native["logits_top"].as_array().into_iter().flatten()) {
+    for (page, native) in report["logits_top"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .zip(native["logits_top"].as_array().into_iter().flatten())
+    {
         ensure!(page["id"] == native["id"], "{page} in the page, {native} natively");
-        let difference = page["logit"].as_f64().unwrap_or(f64::NAN) - native["logit"].as_f64().unwrap_or(f64::NAN);
+        let difference =
+            page["logit"].as_f64().unwrap_or(f64::NAN) - native["logit"].as_f64().unwrap_or(f64::NAN);
         ensure!(difference.abs() < 1e-4, "logits differ by {difference}");
     }
     browser.close().await
@@ -151,7 +158,9 @@ async fn the_page_fits_every_width_in_light_and_dark() -> anyhow::Result<()> {
             let browser = open(BrowserOptions { width, height, dark }).await?;
             click(&browser, "head-L1H0").await?;
             browser.wait_until(&format!("{} !== null", by_id("pattern-heatmap")), SOON).await?;
-            let overflow = browser.eval("document.documentElement.scrollWidth - document.documentElement.clientWidth").await?;
+            let overflow = browser
+                .eval("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+                .await?;
             let theme = if dark { "dark" } else { "light" };
             browser.screenshot(&artifact(&format!("page-{width}-{theme}.png"))).await?;
             ensure!(overflow == 0, "{width} px wide: {overflow} px stick out");

@@ -9,9 +9,36 @@ use headlight_tests::tiny::{Noise, TinyCheckpoint, TinyConfig};
 use headlight_tests::{max_difference, tolerance};
 
 const CONFIGS: [TinyConfig; 3] = [
-    TinyConfig { n_layers: 3, n_heads: 4, n_kv_heads: 2, d_head: 8, d_model: 32, d_mlp: 48, d_vocab: 61, tied: false },
-    TinyConfig { n_layers: 2, n_heads: 6, n_kv_heads: 1, d_head: 10, d_model: 60, d_mlp: 33, d_vocab: 40, tied: true },
-    TinyConfig { n_layers: 1, n_heads: 3, n_kv_heads: 3, d_head: 4, d_model: 12, d_mlp: 20, d_vocab: 17, tied: true },
+    TinyConfig {
+        n_layers: 3,
+        n_heads: 4,
+        n_kv_heads: 2,
+        d_head: 8,
+        d_model: 32,
+        d_mlp: 48,
+        d_vocab: 61,
+        tied: false,
+    },
+    TinyConfig {
+        n_layers: 2,
+        n_heads: 6,
+        n_kv_heads: 1,
+        d_head: 10,
+        d_model: 60,
+        d_mlp: 33,
+        d_vocab: 40,
+        tied: true,
+    },
+    TinyConfig {
+        n_layers: 1,
+        n_heads: 3,
+        n_kv_heads: 3,
+        d_head: 4,
+        d_model: 12,
+        d_mlp: 20,
+        d_vocab: 17,
+        tied: true,
+    },
 ];
 
 fn ours(files: &TinyCheckpoint) -> Engine {
@@ -37,7 +64,8 @@ fn theirs(config: TinyConfig, files: &TinyCheckpoint, ids: &[u32]) -> Vec<f32> {
         tie_word_embeddings: config.tied,
     };
     let weights = VarBuilder::from_buffered_safetensors(files.weights.clone(), DType::F32, &Device::Cpu);
-    let model = Llama::load(weights.expect("safetensors"), &llama_config).expect("candle loads the checkpoint");
+    let model =
+        Llama::load(weights.expect("safetensors"), &llama_config).expect("candle loads the checkpoint");
     let mut cache = Cache::new(false, DType::F32, &llama_config, &Device::Cpu).expect("a cache");
     let ids = Tensor::new(ids, &Device::Cpu).and_then(|ids| ids.unsqueeze(0)).expect("ids");
     let logits = model.forward(&ids, 0, &mut cache).expect("candle runs");

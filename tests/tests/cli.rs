@@ -6,8 +6,16 @@ use std::process::{Command, Output};
 use headlight_tests::tiny::TinyConfig;
 use serde_json::Value;
 
-const CONFIG: TinyConfig =
-    TinyConfig { n_layers: 2, n_heads: 2, n_kv_heads: 1, d_head: 4, d_model: 8, d_mlp: 12, d_vocab: 30, tied: true };
+const CONFIG: TinyConfig = TinyConfig {
+    n_layers: 2,
+    n_heads: 2,
+    n_kv_heads: 1,
+    d_head: 4,
+    d_model: 8,
+    d_mlp: 12,
+    d_vocab: 30,
+    tied: true,
+};
 
 /// The program that `cargo build --bin headlight` leaves beside the tests.
 fn program() -> PathBuf {
@@ -43,9 +51,11 @@ fn folder(name: &str, replaced: Option<(&str, &[u8])>) -> PathBuf {
     let folder = std::env::temp_dir().join(format!("headlight-cli-{}-{name}", std::process::id()));
     std::fs::create_dir_all(&folder).expect("the temporary folder is writable");
     let files = CONFIG.checkpoint(3);
-    for (name, bytes) in
-        [("config.json", files.config), ("tokenizer.json", files.tokenizer), ("model.safetensors", files.weights)]
-    {
+    for (name, bytes) in [
+        ("config.json", files.config),
+        ("tokenizer.json", files.tokenizer),
+        ("model.safetensors", files.weights),
+    ] {
         std::fs::write(folder.join(name), bytes).expect("writable");
     }
     if let Some((name, bytes)) = replaced {
@@ -98,7 +108,8 @@ fn bad_requests_are_told_in_a_sentence() {
     let edit = r#"[{"kind":"zero","heads":["L0H9"]}]"#;
     let told = complaint(&["run", "--model", model, "--ids", "1", "--interventions", edit]);
     assert!(told.contains("L0H9 does not exist"), "{told}");
-    let told = complaint(&["run", "--model", model, "--ids", "1", "--interventions", "[{\"kind\":\"melt\"}]"]);
+    let told =
+        complaint(&["run", "--model", model, "--ids", "1", "--interventions", "[{\"kind\":\"melt\"}]"]);
     assert!(told.contains("--interventions"), "{told}");
     let told = complaint(&["run", "--model", model, "--text", "t1", "--bos", "on"]);
     assert!(told.contains("names no BOS"), "{told}");
@@ -146,6 +157,7 @@ fn the_bundled_model_answers_to_its_name() {
     let run = json(&["run", "--model", "induction-2l", "--text", "one two three one two"]);
     assert!(run["logits_top"][0]["logprob"].as_f64().is_some_and(|logprob| logprob <= 0.0));
     assert_eq!(run["ids"][0], 0, "its metadata asks for a BOS");
-    let without = json(&["run", "--model", "induction-2l", "--text", "one two three one two", "--bos", "off"]);
+    let without =
+        json(&["run", "--model", "induction-2l", "--text", "one two three one two", "--bos", "off"]);
     assert_ne!(without["ids"][0], 0);
 }

@@ -7,7 +7,12 @@ use headlight_tests::{max_difference, reference, reference_json, smollm2, tolera
 use serde_json::Value;
 
 fn request(text: &str) -> RunRequest {
-    RunRequest { prompt: Prompt::Text(text.to_owned()), bos: BosPolicy::Auto, top: 20, interventions: Vec::new() }
+    RunRequest {
+        prompt: Prompt::Text(text.to_owned()),
+        bos: BosPolicy::Auto,
+        top: 20,
+        interventions: Vec::new(),
+    }
 }
 
 fn run(text: &str) -> RunReport {

@@ -7,8 +7,16 @@ use headlight_core::ids::{BlockHook, HeadId, HookPoint};
 use headlight_tests::tiny::{Noise, TinyConfig};
 use headlight_tests::{max_difference, tolerance};
 
-const CONFIG: TinyConfig =
-    TinyConfig { n_layers: 2, n_heads: 4, n_kv_heads: 2, d_head: 6, d_model: 20, d_mlp: 24, d_vocab: 50, tied: false };
+const CONFIG: TinyConfig = TinyConfig {
+    n_layers: 2,
+    n_heads: 4,
+    n_kv_heads: 2,
+    d_head: 6,
+    d_model: 20,
+    d_mlp: 24,
+    d_vocab: 50,
+    tied: false,
+};
 
 fn engine(config: TinyConfig) -> Engine {
     let files = config.checkpoint(5);
@@ -22,8 +30,8 @@ fn ids() -> Vec<u32> {
 }
 
 fn capture_all(engine: &Engine, interventions: Vec<Intervention>) -> Activations {
-    let blocks = (0..CONFIG.n_layers)
-        .flat_map(|layer| BlockHook::ALL.map(|hook| HookPoint::Block(layer, hook)));
+    let blocks =
+        (0..CONFIG.n_layers).flat_map(|layer| BlockHook::ALL.map(|hook| HookPoint::Block(layer, hook)));
     let capture = CaptureSet::of(blocks.chain([HookPoint::Embed, HookPoint::FinalNormalized]));
     let plan = RunPlan { capture, interventions, ..RunPlan::default() };
     engine.forward(&ids(), &plan).expect("runs").activations
@@ -65,7 +73,8 @@ fn a_zeroed_head_has_no_z_and_the_others_keep_theirs() {
     let engine = engine(CONFIG);
     let clean = capture_all(&engine, Vec::new());
     let head = HeadId::new(0, 2);
-    let edited = capture_all(&engine, vec![Intervention::Zero { heads: vec![head], positions: Some(vec![4, 7]) }]);
+    let edited =
+        capture_all(&engine, vec![Intervention::Zero { heads: vec![head], positions: Some(vec![4, 7]) }]);
     let rows = |activations: &Activations| -> Vec<Vec<f32>> {
         get(activations, 0, BlockHook::Z).chunks_exact(CONFIG.d_head).map(<[f32]>::to_vec).collect()
     };

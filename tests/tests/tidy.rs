@@ -5,8 +5,20 @@ use std::path::{Path, PathBuf};
 
 /// Modules of the core, lowest first.
 const LAYERS: [&str; 14] = [
-    "ids", "tensor", "model", "tokenizer", "hooks", "activations", "backend", "forward", "metrics", "detect",
-    "report", "error", "engine", "bin",
+    "ids",
+    "tensor",
+    "model",
+    "tokenizer",
+    "hooks",
+    "activations",
+    "backend",
+    "forward",
+    "metrics",
+    "detect",
+    "report",
+    "error",
+    "engine",
+    "bin",
 ];
 
 /// What would be IO.
@@ -63,7 +75,8 @@ fn modules_of_the_core_import_downward() {
     let root = xtask::paths::root().join("core/src");
     for (path, text) in rust_files("core/src") {
         let inside = path.strip_prefix(&root).expect("below the root");
-        let module = inside.components().next().expect("a file").as_os_str().to_string_lossy().replace(".rs", "");
+        let module =
+            inside.components().next().expect("a file").as_os_str().to_string_lossy().replace(".rs", "");
         if module != "lib" {
             assert!(LAYERS.contains(&module.as_str()), "{module} has no place among the layers");
             assert_eq!(upward_import(&module, &text), None, "{}", path.display());

@@ -45,7 +45,8 @@ pub struct Browser {
 impl Browser {
     /// Starts chromedriver and a browser.
     pub async fn start(options: BrowserOptions) -> anyhow::Result<Self> {
-        let driver_path = find_program("chromedriver").context("there is no chromedriver; run cargo xtask setup")?;
+        let driver_path =
+            find_program("chromedriver").context("there is no chromedriver; run cargo xtask setup")?;
         let chromium = find_chromium().context("there is no Chromium; run cargo xtask setup")?;
         let port = free_port()?;
         let driver = Command::new(driver_path)
@@ -58,7 +59,11 @@ impl Browser {
         let address = format!("http://127.0.0.1:{port}");
         let deadline = Instant::now() + Duration::from_secs(60);
         let client = loop {
-            match ClientBuilder::new(http_connector()).capabilities(capabilities.clone()).connect(&address).await {
+            match ClientBuilder::new(http_connector())
+                .capabilities(capabilities.clone())
+                .connect(&address)
+                .await
+            {
                 Ok(client) => break client,
                 Err(error) if Instant::now() > deadline => bail!("no browser session: {error}"),
                 Err(_) => tokio::time::sleep(Duration::from_millis(200)).await,
@@ -89,7 +94,8 @@ impl Browser {
         let deadline = Instant::now() + limit;
         loop {
             let value = self.eval(expression).await?;
-            let truthy = !matches!(value, Value::Null | Value::Bool(false)) && value != json!("") && value != json!(0);
+            let truthy =
+                !matches!(value, Value::Null | Value::Bool(false)) && value != json!("") && value != json!(0);
             if truthy {
                 return Ok(value);
             }
@@ -129,11 +135,7 @@ fn free_port() -> anyhow::Result<u16> {
     Ok(listener.local_addr()?.port())
 }
 
-fn capabilities(
-    chromium: &Path,
-    profile: &Path,
-    options: BrowserOptions,
-) -> serde_json::Map<String, Value> {
+fn capabilities(chromium: &Path, profile: &Path, options: BrowserOptions) -> serde_json::Map<String, Value> {
     let mut arguments: Vec<String> = [
         "--headless=new",
         "--no-sandbox",

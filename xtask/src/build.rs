@@ -59,7 +59,12 @@ fn check_sizes(dist: &Path) -> anyhow::Result<()> {
         let compressed = brotli_size(&bytes)?;
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let budget = budget_of(&name);
-        say(&format!("{name}: {} KB, {} KB brotli (budget {} KB)", bytes.len() / 1000, compressed / 1000, budget / 1000));
+        say(&format!(
+            "{name}: {} KB, {} KB brotli (budget {} KB)",
+            bytes.len() / 1000,
+            compressed / 1000,
+            budget / 1000
+        ));
         if compressed > budget {
             over.push(name);
         }

@@ -112,7 +112,9 @@ async fn serve(port: u16, install: Install) -> anyhow::Result<()> {
             Err(error) => say(&format!("{error:#}")),
         }
     }
-    let Some(address) = address else { anyhow::bail!("no free port from {port} on; choose another with --port") };
+    let Some(address) = address else {
+        anyhow::bail!("no free port from {port} on; choose another with --port")
+    };
     say("serving; stop with Ctrl-C");
     println!("http://{address}/");
     std::future::pending().await

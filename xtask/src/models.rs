@@ -92,7 +92,10 @@ pub fn check_sha256(path: &Path, wanted: &str) -> anyhow::Result<()> {
     let got: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
     if got != wanted {
         std::fs::remove_file(path)?;
-        bail!("{} is damaged: its sha256 is {got}, not {wanted}; it was deleted, fetch it again", path.display());
+        bail!(
+            "{} is damaged: its sha256 is {got}, not {wanted}; it was deleted, fetch it again",
+            path.display()
+        );
     }
     Ok(())
 }

@@ -91,7 +91,10 @@ fn wasm_target(install: Install) -> anyhow::Result<()> {
 }
 
 fn debian_target() -> anyhow::Result<()> {
-    ensure!(find_program("apt-get").is_some(), "rustup cannot add {TARGET} and there is no apt-get; add it by hand");
+    ensure!(
+        find_program("apt-get").is_some(),
+        "rustup cannot add {TARGET} and there is no apt-get; add it by hand"
+    );
     apt_install(&["rustc-web", "cargo-web", "rust-web-src", "rust-web-clippy"])?;
     let version = read(Command::new("/usr/bin/rustc").arg("-vV"))?;
     let field = |name: &str| {
@@ -104,7 +107,12 @@ fn debian_target() -> anyhow::Result<()> {
     // rustc looks for its wasm linker under this name here; Debian ships it under another.
     let linkers = PathBuf::from(format!("/usr/lib/rustlib/{}/bin", field("host:")?));
     as_root(Command::new("mkdir").arg("-p").arg(&linkers))?;
-    as_root(Command::new("ln").arg("-sfn").arg(format!("/usr/lib/llvm-{llvm}/bin/lld")).arg(linkers.join("rust-lld")))?;
+    as_root(
+        Command::new("ln")
+            .arg("-sfn")
+            .arg(format!("/usr/lib/llvm-{llvm}/bin/lld"))
+            .arg(linkers.join("rust-lld")),
+    )?;
     if !compiles(Command::new("/usr/bin/rustc")) {
         build_std(&field("commit-hash:")?)?;
     }
@@ -115,7 +123,8 @@ fn debian_target() -> anyhow::Result<()> {
 /// Builds the target's standard library from Debian's source as a release is built, and installs it.
 fn build_std(commit: &str) -> anyhow::Result<()> {
     say("building the standard library for wasm32 (about a minute)");
-    let library = std::fs::canonicalize("/usr/lib/rustlib/src/rust/library").context("Debian's rust source is missing")?;
+    let library = std::fs::canonicalize("/usr/lib/rustlib/src/rust/library")
+        .context("Debian's rust source is missing")?;
     let library = library.to_string_lossy();
     let work = paths::cache_dir().join("std-build");
     std::fs::create_dir_all(work.join("src"))?;
@@ -140,7 +149,17 @@ fn build_std(commit: &str) -> anyhow::Result<()> {
     build = with_program(build, "/usr/bin/cargo");
     build
         .current_dir(&work)
-        .args(["build", "--quiet", "-p", "sysroot", "--release", "--offline", "--target", TARGET, "--target-dir"])
+        .args([
+            "build",
+            "--quiet",
+            "-p",
+            "sysroot",
+            "--release",
+            "--offline",
+            "--target",
+            TARGET,
+            "--target-dir",
+        ])
         .arg(work.join("target"))
         .args(["--config", "source.crates-io.replace-with=\"vendored-sources\"", "--config"])
         .arg(format!("source.vendored-sources.directory=\"{library}/vendor\""))
@@ -206,7 +225,11 @@ fn as_root(command: &mut Command) -> anyhow::Result<()> {
 /// Installs those of Debian's packages that are missing.
 fn apt_install(packages: &[&str]) -> anyhow::Result<()> {
     let installed = |package: &&&str| {
-        let query = read(Command::new("dpkg-query").args(["-W", "-f=${Status}", package]).stderr(std::process::Stdio::null()));
+        let query = read(
+            Command::new("dpkg-query")
+                .args(["-W", "-f=${Status}", package])
+                .stderr(std::process::Stdio::null()),
+        );
         query.is_ok_and(|status| status == "install ok installed")
     };
     let missing: Vec<_> = packages.iter().filter(|package| !installed(package)).collect();
@@ -231,15 +254,19 @@ fn version_of(program: &str) -> Option<String> {
 
 /// The wasm-bindgen version in `Cargo.lock`: its CLI must be the same.
 pub fn locked_version(lock: &str, package: &str) -> Option<String> {
-    let entry = lock.split("[[package]]").find(|entry| entry.contains(&format!("\nname = \"{package}\"\n")))?;
+    let entry =
+        lock.split("[[package]]").find(|entry| entry.contains(&format!("\nname = \"{package}\"\n")))?;
     let line = entry.lines().find_map(|line| line.strip_prefix("version = \""))?;
     Some(line.trim_end_matches('"').to_owned())
 }
 
 fn wasm_bindgen(install: Install) -> anyhow::Result<()> {
-    let lock = std::fs::read_to_string(paths::root().join("Cargo.lock")).context("Cargo.lock cannot be read")?;
+    let lock =
+        std::fs::read_to_string(paths::root().join("Cargo.lock")).context("Cargo.lock cannot be read")?;
     let version = locked_version(&lock, "wasm-bindgen").context("Cargo.lock names no wasm-bindgen")?;
-    if version_of("wasm-bindgen").as_ref() == Some(&version) && find_program("wasm-bindgen-test-runner").is_some() {
+    if version_of("wasm-bindgen").as_ref() == Some(&version)
+        && find_program("wasm-bindgen-test-runner").is_some()
+    {
         return Ok(());
     }
     let what = format!("wasm-bindgen-cli {version} (about 4 minutes)");
@@ -281,7 +308,8 @@ fn wasm_opt(install: Install) -> anyhow::Result<()> {
         say("there is no npm: Trunk fetches wasm-opt itself");
         return Ok(());
     }
-    install.or_explain(&format!("wasm-opt {major}"), &format!("npm install -g binaryen@{BINARYEN_VERSION}"))?;
+    install
+        .or_explain(&format!("wasm-opt {major}"), &format!("npm install -g binaryen@{BINARYEN_VERSION}"))?;
     let folder = paths::tools_dir();
     std::fs::create_dir_all(folder.join("bin"))?;
     let package = format!("binaryen@{BINARYEN_VERSION}");

@@ -35,7 +35,12 @@ pub fn read(command: &mut Command) -> anyhow::Result<String> {
 
 /// Whether a command can be started and succeeds; its output is not shown.
 pub fn succeeds(command: &mut Command) -> bool {
-    command.stdout(Stdio::null()).stderr(Stdio::null()).stdin(Stdio::null()).status().is_ok_and(|s| s.success())
+    command
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .stdin(Stdio::null())
+        .status()
+        .is_ok_and(|s| s.success())
 }
 
 fn show(command: &Command) -> String {

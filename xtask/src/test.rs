@@ -46,10 +46,28 @@ fn summary(done: &[(&str, f64)]) {
 
 fn clippy() -> anyhow::Result<()> {
     let mut native = cargo();
-    native.args(["clippy", "--quiet", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"]);
+    native.args([
+        "clippy",
+        "--quiet",
+        "--workspace",
+        "--all-targets",
+        "--all-features",
+        "--",
+        "-D",
+        "warnings",
+    ]);
     run(&mut native)?;
     let mut wasm = wasm_cargo("clippy");
-    run(wasm.args(["--quiet", "--target", "wasm32-unknown-unknown", "--package", "headlight-app", "--", "-D", "warnings"]))
+    run(wasm.args([
+        "--quiet",
+        "--target",
+        "wasm32-unknown-unknown",
+        "--package",
+        "headlight-app",
+        "--",
+        "-D",
+        "warnings",
+    ]))
 }
 
 /// Cargo with the tool chain that compiles for wasm32.
@@ -75,7 +93,16 @@ fn native_tests() -> anyhow::Result<()> {
 
 fn wasm_tests() -> anyhow::Result<()> {
     let mut command = wasm_cargo("test");
-    command.args(["--quiet", "--target", "wasm32-unknown-unknown", "--package", "headlight-app", "--lib"]);
+    // In release, so that the dependencies are those of the page.
+    command.args([
+        "--quiet",
+        "--release",
+        "--target",
+        "wasm32-unknown-unknown",
+        "--package",
+        "headlight-app",
+        "--lib",
+    ]);
     if let Some(driver) = crate::shell::find_program("chromedriver") {
         command.env("CHROMEDRIVER", driver);
     }
@@ -85,7 +112,16 @@ fn wasm_tests() -> anyhow::Result<()> {
 fn browser_tests() -> anyhow::Result<()> {
     std::fs::create_dir_all(paths::artifacts())?;
     let mut command = cargo();
-    command.args(["test", "--package", "headlight-tests", "--features", "browser", "--test", "browser", "--"]);
+    command.args([
+        "test",
+        "--package",
+        "headlight-tests",
+        "--features",
+        "browser",
+        "--test",
+        "browser",
+        "--",
+    ]);
     // One browser at a time: two cores run one page well.
     run(command.args(["--test-threads", "1", "--nocapture"]))
 }

@@ -35,7 +35,8 @@ pub fn MapCard() -> impl IntoView {
     let page = page();
     let shape = page.select(|state| state.model.as_ref().map(|m| (m.info.n_layers, m.info.n_heads)));
     let measure = page.select(|state| state.measure);
-    let scores = page.select(|state| state.view.as_ref().and_then(|view| state.measure.scores(&view.scores).cloned()));
+    let scores =
+        page.select(|state| state.view.as_ref().and_then(|view| state.measure.scores(&view.scores).cloned()));
     let is_table = RwSignal::new(false);
     let hovered = RwSignal::new(None);
     view! {

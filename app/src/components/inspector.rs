@@ -159,7 +159,9 @@ fn LinkedToken(inspected: Inspected, chip: Chip) -> impl IntoView {
     let is_held = page.select(move |state| state.held_token == Some(position));
     let value = Memo::new(move |_| {
         let query = inspected.query.get()?;
-        inspected.pattern(|pattern| pattern.pattern.get(query)?.get(position).copied().filter(|_| position <= query))
+        inspected.pattern(|pattern| {
+            pattern.pattern.get(query)?.get(position).copied().filter(|_| position <= query)
+        })
     });
     let is_query = Memo::new(move |_| inspected.query.get() == Some(position));
     let colour = move || value.get().map(|value| heat(theme.get(), value));

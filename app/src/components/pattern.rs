@@ -15,7 +15,10 @@ const LABEL_CHARS: usize = 9;
 
 /// The heatmap of the view's pattern; `crosshair` is the cell (query, key) under the pointer.
 #[component]
-pub fn PatternCanvas(view: Memo<Option<ViewRef>>, crosshair: RwSignal<Option<(usize, usize)>>) -> impl IntoView {
+pub fn PatternCanvas(
+    view: Memo<Option<ViewRef>>,
+    crosshair: RwSignal<Option<(usize, usize)>>,
+) -> impl IntoView {
     let page = page();
     let canvas = NodeRef::<html::Canvas>::new();
     let theme = page.select(|state| state.theme());
@@ -39,12 +42,14 @@ pub fn PatternCanvas(view: Memo<Option<ViewRef>>, crosshair: RwSignal<Option<(us
         crosshair.set(plot.get_untracked().cell_at(x, y));
     };
     let on_key = move |event: leptos::ev::KeyboardEvent| {
-        if let Some(cell) = step_cell(crosshair.get_untracked(), &event.key(), plot.get_untracked().n_tokens) {
+        if let Some(cell) = step_cell(crosshair.get_untracked(), &event.key(), plot.get_untracked().n_tokens)
+        {
             event.prevent_default();
             crosshair.set(Some(cell));
         }
     };
-    let head = move || view.with(|view| view.as_ref()?.0.pattern.as_ref().map(|pattern| pattern.head.to_string()));
+    let head =
+        move || view.with(|view| view.as_ref()?.0.pattern.as_ref().map(|pattern| pattern.head.to_string()));
     let label = move || {
         let n_tokens = plot.get().n_tokens;
         format!(
@@ -133,7 +138,8 @@ fn draw_labels(
     plot: Plot,
     theme: Theme,
 ) -> Result<(), JsValue> {
-    context.set_font(&format!("{:.0}px ui-monospace, Menlo, Consolas, monospace", plot.cell.clamp(8.0, 11.0)));
+    context
+        .set_font(&format!("{:.0}px ui-monospace, Menlo, Consolas, monospace", plot.cell.clamp(8.0, 11.0)));
     context.set_fill_style_str(&label_ink(theme).css());
     context.set_text_baseline("middle");
     for (position, token) in pattern.tokens.iter().enumerate() {

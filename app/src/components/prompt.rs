@@ -145,7 +145,8 @@ fn BosChip() -> impl IntoView {
     let bos = page.select(bos_text);
     let toggle = move |_| {
         let (can_switch, is_on, _) = bos.get_untracked();
-        let default = page.state.with_untracked(|state| state.model.as_ref().is_some_and(|m| m.info.adds_bos));
+        let default =
+            page.state.with_untracked(|state| state.model.as_ref().is_some_and(|m| m.info.adds_bos));
         if can_switch {
             page.send(Msg::SetBos(match !is_on {
                 wanted if wanted == default => BosPolicy::Auto,

@@ -48,9 +48,9 @@ impl Runner {
                 if let Err(error) = client.request(Call::DeleteCached(source)).await {
                     page.send(Msg::Failed(error));
                 }
-                let sources = page.state.with_untracked(|state| {
-                    state.models.iter().map(|model| model.source.clone()).collect()
-                });
+                let sources = page
+                    .state
+                    .with_untracked(|state| state.models.iter().map(|model| model.source.clone()).collect());
                 look_into_cache(page, client, sources).await;
             }),
             Task::TokensForCut { text, bos, n_tokens } => spawn_local(async move {

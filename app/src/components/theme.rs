@@ -27,7 +27,8 @@ pub fn follow(page: Page) {
     let theme_of = |is_dark: bool| if is_dark { Theme::Dark } else { Theme::Light };
     page.send(Msg::SystemTheme(theme_of(query.matches())));
     let asked = query.clone();
-    let on_change = Closure::<dyn FnMut()>::new(move || page.send(Msg::SystemTheme(theme_of(asked.matches()))));
+    let on_change =
+        Closure::<dyn FnMut()>::new(move || page.send(Msg::SystemTheme(theme_of(asked.matches()))));
     query.set_onchange(Some(on_change.as_ref().unchecked_ref()));
     // The page listens for as long as it lives.
     on_change.forget();

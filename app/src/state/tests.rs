@@ -91,7 +91,9 @@ fn answer(state: &mut AppState, view: Arc<View>) -> Vec<Task> {
 fn the_bundled_model_opens_first_and_the_prompt_runs() {
     let mut state = AppState::default();
     let tasks = update(&mut state, Msg::WorkerReady { build: "1".to_owned() });
-    assert!(tasks.iter().any(|task| matches!(task, Task::Load { source, .. } if source.id == "induction-2l")));
+    assert!(
+        tasks.iter().any(|task| matches!(task, Task::Load { source, .. } if source.id == "induction-2l"))
+    );
     let load_id = load_id(&state);
     let tasks = update(&mut state, Msg::Loaded { load_id, info: info(), cached: false, cache_note: None });
     assert_eq!(view_task(&tasks).map(|(_, request)| request.text.as_str()), Some(FIRST_PROMPT));
@@ -205,7 +207,10 @@ fn a_failed_load_keeps_the_model_that_was_there() {
     assert!(view_task(&update(&mut state, Msg::Typed("while it loads".to_owned()))).is_some());
     update(&mut state, Msg::LoadFailed { load_id: failed, error: error("not_a_model") });
     assert!(state.model.as_ref().is_some_and(|model| model.is_live));
-    assert_eq!(state.problem.as_ref().and_then(|p| p.remedy.clone()), Some(Remedy::LoadAgain(source.clone())));
+    assert_eq!(
+        state.problem.as_ref().and_then(|p| p.remedy.clone()),
+        Some(Remedy::LoadAgain(source.clone()))
+    );
     update(&mut state, Msg::ChooseModel(source));
     let cancelled = load_id(&state);
     update(&mut state, Msg::CancelLoad);

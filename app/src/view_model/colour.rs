@@ -48,11 +48,21 @@ impl Rgb {
 type Stops = [(f32, f32, f32); 5];
 
 /// Amber: pale paper to deep brown.
-const LIGHT: Stops =
-    [(0.972, 0.012, 82.0), (0.890, 0.085, 80.0), (0.770, 0.140, 70.0), (0.580, 0.130, 58.0), (0.360, 0.088, 50.0)];
+const LIGHT: Stops = [
+    (0.972, 0.012, 82.0),
+    (0.890, 0.085, 80.0),
+    (0.770, 0.140, 70.0),
+    (0.580, 0.130, 58.0),
+    (0.360, 0.088, 50.0),
+];
 /// Amber on black: an unlit room to a headlight.
-const DARK: Stops =
-    [(0.245, 0.008, 75.0), (0.380, 0.060, 68.0), (0.560, 0.110, 68.0), (0.760, 0.150, 76.0), (0.955, 0.080, 95.0)];
+const DARK: Stops = [
+    (0.245, 0.008, 75.0),
+    (0.380, 0.060, 68.0),
+    (0.560, 0.110, 68.0),
+    (0.760, 0.150, 76.0),
+    (0.955, 0.080, 95.0),
+];
 
 /// Colour of a value from 0 to 1; values outside are clamped, NaN shows as 0.
 pub fn heat(theme: Theme, value: f32) -> Rgb {

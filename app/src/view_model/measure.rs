@@ -80,12 +80,16 @@ impl Measure {
                 "Mean over queries whose token appeared before of the attention summed over the keys that follow those \
                  earlier copies."
             }
-            Self::PreviousToken => "Mean over queries 1 and later of the attention to the key one position back.",
+            Self::PreviousToken => {
+                "Mean over queries 1 and later of the attention to the key one position back."
+            }
             Self::DuplicateToken => {
                 "Mean over queries whose token appeared before of the attention summed over those earlier copies."
             }
             Self::FirstToken => "Mean over queries 1 and later of the attention to key 0.",
-            Self::CurrentToken => "Mean over queries 1 and later of the attention to the query's own position.",
+            Self::CurrentToken => {
+                "Mean over queries 1 and later of the attention to the query's own position."
+            }
         }
     }
 
@@ -96,9 +100,7 @@ impl Measure {
                 "Olsson et al. 2022, “In-context Learning and Induction Heads” (prefix matching, with the erratum of \
                  September 2022)"
             }
-            Self::PreviousToken => {
-                "Elhage et al. 2021, “A Mathematical Framework for Transformer Circuits”"
-            }
+            Self::PreviousToken => "Elhage et al. 2021, “A Mathematical Framework for Transformer Circuits”",
             Self::DuplicateToken => "Wang et al. 2022, “Interpretability in the Wild”",
             Self::FirstToken => {
                 "Xiao et al. 2023, “Efficient Streaming Language Models with Attention Sinks”"
@@ -162,7 +164,8 @@ pub fn caption(measure: Measure, scores: Option<&HeadScores>) -> String {
         None => "Waiting for the first run.".to_owned(),
         Some(scores) if scores.n_rows == 0 => measure.absent().to_owned(),
         Some(scores) => {
-            let rows = if scores.n_rows == 1 { "1 row".to_owned() } else { format!("{} rows", scores.n_rows) };
+            let rows =
+                if scores.n_rows == 1 { "1 row".to_owned() } else { format!("{} rows", scores.n_rows) };
             format!("Attention on the {} target, mean over {rows} of this prompt.", measure.name())
         }
     }

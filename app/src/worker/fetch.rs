@@ -27,7 +27,8 @@ pub struct Fetched {
 pub async fn download(id: u32, url: &str, size_bytes: Option<u64>) -> Result<Fetched, ErrorReport> {
     let failed = |why: String| post::error("download", &format!("{url} could not be fetched: {why}"));
     let base = super::scope().location().href();
-    let address = web_sys::Url::new_with_base(url, &base).map_err(|_| failed("it is no address".to_owned()))?;
+    let address =
+        web_sys::Url::new_with_base(url, &base).map_err(|_| failed("it is no address".to_owned()))?;
     let response = JsFuture::from(super::scope().fetch_with_str(&address.href()))
         .await
         .map_err(|_| failed("no connection, or the other site does not allow it".to_owned()))?;
@@ -119,9 +120,12 @@ pub async fn read_cached(id: u32, sha256: &str) -> Result<Option<Fetched>, Error
 
 /// Stores weights; a sentence when that is not possible.
 pub async fn store(sha256: &str, bytes: &[u8]) -> Result<(), String> {
-    let cache = open_cache().await.ok_or("this browser or frame allows no storage, so the model is fetched anew each time")?;
+    let cache = open_cache()
+        .await
+        .ok_or("this browser or frame allows no storage, so the model is fetched anew each time")?;
     let copy = Uint8Array::from(bytes);
-    let response = Response::new_with_opt_js_u8_array(Some(&copy)).map_err(|_| "the model could not be stored")?;
+    let response =
+        Response::new_with_opt_js_u8_array(Some(&copy)).map_err(|_| "the model could not be stored")?;
     JsFuture::from(cache.put_with_str(&cache_key(sha256), &response)).await.map_err(|_| {
         "there is no room to keep the model in this browser; free some space, or it is fetched anew each time".to_owned()
     })?;

@@ -36,8 +36,7 @@ pub async fn load(session: &RefCell<Session>, id: u32, source: ModelSource) -> R
                 cache_note = fetch::store(&fetched.sha256, &fetched.bytes).await.err();
                 cached = cache_note.is_none();
             }
-            Loading::from_gguf(fetched.bytes, &source.id)
-                .map_err(|error| post::engine_error(&error))?
+            Loading::from_gguf(fetched.bytes, &source.id).map_err(|error| post::engine_error(&error))?
         }
     };
     if n_bytes > LARGE_BYTES {
@@ -81,7 +80,10 @@ fn wrong_checksum(url: &str, source: &ModelSource, fetched: &Fetched) -> ErrorRe
         detail: Some(format!("sha256 {}, expected {wanted}, {} bytes", fetched.sha256, fetched.bytes.len())),
         ..post::error(
             "checksum",
-            &format!("what {url} gave is not {}: its checksum is wrong, so it was not loaded; try again", source.id),
+            &format!(
+                "what {url} gave is not {}: its checksum is wrong, so it was not loaded; try again",
+                source.id
+            ),
         )
     }
 }

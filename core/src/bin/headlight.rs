@@ -202,7 +202,8 @@ fn read_file(path: &Path) -> anyhow::Result<Vec<u8>> {
 }
 
 fn read_shards(folder: &Path) -> anyhow::Result<Vec<Vec<u8>>> {
-    let entries = std::fs::read_dir(folder).with_context(|| format!("{} cannot be read", folder.display()))?;
+    let entries =
+        std::fs::read_dir(folder).with_context(|| format!("{} cannot be read", folder.display()))?;
     let mut paths: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
     paths.retain(|path| path.extension().is_some_and(|extension| extension == "safetensors"));
     paths.sort();

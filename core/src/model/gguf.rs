@@ -26,8 +26,9 @@ impl GgufCheckpoint {
             let start = String::from_utf8_lossy(&bytes[..bytes.len().min(4)]).into_owned();
             return Err(ModelError::NotGguf(format!("it starts with {start:?} instead of \"GGUF\"")));
         }
-        let content = Content::read(&mut Cursor::new(&bytes))
-            .map_err(|error| ModelError::Truncated(format!("its header cannot be read: {error}")))?;
+        let content = Content::read(&mut Cursor::new(&bytes)).map_err(|error| {
+            ModelError::Truncated(format!("its header cannot be read: {}", first_line(&error)))
+        })?;
         let config = read_config(&content)?;
         config.check()?;
         let checkpoint = Self { bytes, content, config };
@@ -49,11 +50,8 @@ impl GgufCheckpoint {
 
     fn check_tensor(&self, weight: Weight) -> Result<(), ModelError> {
         let name = tensor_name(weight);
-        let info = self
-            .content
-            .tensor_infos
-            .get(&name)
-            .ok_or_else(|| ModelError::MissingTensor(name.clone()))?;
+        let info =
+            self.content.tensor_infos.get(&name).ok_or_else(|| ModelError::MissingTensor(name.clone()))?;
         check_shape(&name, info.shape.dims(), weight, &self.config)?;
         let size = info.shape.elem_count() / info.ggml_dtype.block_size() * info.ggml_dtype.type_size();
         let end = self.content.tensor_data_offset.saturating_add(info.offset).saturating_add(size as u64);
@@ -78,7 +76,8 @@ impl Checkpoint for GgufCheckpoint {
             let tensor = self.content.tensor(&mut Cursor::new(&self.bytes), &name, &Device::Cpu)?;
             tensor.dequantize(&Device::Cpu)?.flatten_all()?.to_vec1::<f32>()
         };
-        let data = read().map_err(|error| ModelError::Truncated(format!("tensor {name}: {error}")))?;
+        let data = read()
+            .map_err(|error| ModelError::Truncated(format!("tensor {name}: {}", first_line(&error))))?;
         let data = match weight {
             Weight::Block(_, BlockWeight::Q | BlockWeight::K) => unpermute_rows(&data, &self.config),
             _ => data,
@@ -155,6 +154,11 @@ fn as_number(value: &Value) -> Option<usize> {
         _ => return None,
     };
     usize::try_from(wide).ok()
+}
+
+/// candle's errors carry a backtrace below their first line.
+fn first_line(error: &candle_core::Error) -> String {
+    error.to_string().lines().next().unwrap_or_default().to_owned()
 }
 
 /// A saved web page is the commonest wrong file: name it as such.

@@ -50,15 +50,15 @@ pub fn measure(engine: &Engine, sampler: &mut Sampler) -> anyhow::Result<Measure
                 block.push(id);
             }
         }
-        let ids: Vec<u32> = [info.bos_id.unwrap_or(0)].into_iter().chain(block.iter().chain(&block).copied()).collect();
-        let targets = [AttentionTarget::Induction, AttentionTarget::PreviousToken].map(|target| target.keys(&ids));
-        let plan =
-            RunPlan { targets: targets.to_vec(), logits: LogitPositions::All, ..RunPlan::default() };
+        let ids: Vec<u32> =
+            [info.bos_id.unwrap_or(0)].into_iter().chain(block.iter().chain(&block).copied()).collect();
+        let targets =
+            [AttentionTarget::Induction, AttentionTarget::PreviousToken].map(|target| target.keys(&ids));
+        let plan = RunPlan { targets: targets.to_vec(), logits: LogitPositions::All, ..RunPlan::default() };
         let output = engine.forward(&ids, &plan)?;
         let mass = output.activations.target_mass();
-        for (total, (mass, keys)) in [&mut measured.induction, &mut measured.previous_token]
-            .into_iter()
-            .zip(mass.iter().zip(&targets))
+        for (total, (mass, keys)) in
+            [&mut measured.induction, &mut measured.previous_token].into_iter().zip(mass.iter().zip(&targets))
         {
             add(total, &mean_over_rows(mass, keys).0);
         }
@@ -85,8 +85,10 @@ fn mean(values: &[f32]) -> f32 {
 
 fn losses(logits: &[f32], ids: &[u32], d_vocab: usize) -> Vec<f32> {
     let rows = logits.chunks_exact(d_vocab).zip(&ids[1..]);
-    rows.map(|(row, &target)| (headlight_core::metrics::logsumexp(row) - f64::from(row[target as usize])) as f32)
-        .collect()
+    rows.map(|(row, &target)| {
+        (headlight_core::metrics::logsumexp(row) - f64::from(row[target as usize])) as f32
+    })
+    .collect()
 }
 
 impl Measured {

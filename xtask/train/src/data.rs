@@ -25,7 +25,8 @@ pub fn read_texts(package: &Path) -> anyhow::Result<Vec<String>> {
     let mut texts = Vec::new();
     for (folder, extension) in [("moby-dick/data", "json"), ("sotu/data", "txt")] {
         let folder = package.join(folder);
-        let entries = std::fs::read_dir(&folder).with_context(|| format!("{} is missing", folder.display()))?;
+        let entries =
+            std::fs::read_dir(&folder).with_context(|| format!("{} is missing", folder.display()))?;
         let mut paths: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
         paths.retain(|path| path.extension().is_some_and(|found| found == extension));
         paths.sort();

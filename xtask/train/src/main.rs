@@ -185,7 +185,8 @@ fn write_model(out: &Path, net: &Net, sizes: Sizes, tokenizer: &Tokenizer, bos: 
 fn load(out: &Path) -> anyhow::Result<Engine> {
     let read = |name: &str| std::fs::read(out.join(name));
     let (config, tokenizer) = (read("config.json")?, read("tokenizer.json")?);
-    let loading = Loading::from_folder(&config, &tokenizer, vec![read("model.safetensors")?], "induction-2l")?;
+    let loading =
+        Loading::from_folder(&config, &tokenizer, vec![read("model.safetensors")?], "induction-2l")?;
     Ok(loading.finish()?)
 }
 

@@ -145,3 +145,43 @@ fn normal(rng: &mut ChaCha8Rng) -> f64 {
     let (a, b) = (uniform(), uniform());
     (-2.0 * a.ln()).sqrt() * (std::f64::consts::TAU * b).cos()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rand_chacha::rand_core::SeedableRng as _;
+
+    const SIZES: Sizes = Sizes { n_layers: 2, n_heads: 2, d_head: 4, d_vocab: 11 };
+
+    fn loss(net: &Net) -> Result<Tensor> {
+        let ids = Tensor::new(&[[1u32, 4, 7, 1, 4, 9, 2, 1]], &Device::Cpu)?;
+        let targets = Tensor::new(&[[4u32], [7], [1], [4], [9], [2], [1], [4]], &Device::Cpu)?;
+        let logprobs = candle_nn::ops::log_softmax(&net.logits(&ids)?.flatten(0, 1)?, D::Minus1)?;
+        logprobs.gather(&targets, 1)?.sum_all()?.neg()
+    }
+
+    #[test]
+    fn gradients_agree_with_finite_differences() -> Result<()> {
+        let net = Net::init(SIZES, &mut ChaCha8Rng::seed_from_u64(3))?;
+        let grads = loss(&net)?.backward()?;
+        for (name, var) in net.weights() {
+            let weight = var.as_tensor();
+            let grad =
+                grads.get(weight).expect("every weight has a gradient").flatten_all()?.to_vec1::<f32>()?;
+            let values = weight.flatten_all()?.to_vec1::<f32>()?;
+            let largest =
+                (0..values.len()).max_by(|&a, &b| grad[a].abs().total_cmp(&grad[b].abs())).expect("values");
+            let at = |shift: f32| -> Result<f32> {
+                let mut moved = values.clone();
+                moved[largest] += shift;
+                var.set(&Tensor::from_vec(moved, weight.shape().clone(), &Device::Cpu)?)?;
+                loss(&net)?.to_scalar::<f32>()
+            };
+            let difference = (at(1e-2)? - at(-1e-2)?) / 2e-2;
+            at(0.0)?;
+            let relative = (difference - grad[largest]).abs() / grad[largest].abs().max(1e-3);
+            assert!(relative < 0.05, "{name}: {} by backward, {difference} by differences", grad[largest]);
+        }
+        Ok(())
+    }
+}

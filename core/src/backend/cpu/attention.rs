@@ -155,7 +155,8 @@ mod tests {
                     }
                     for i in 0..6 {
                         let weight = |key: usize| pattern[(head * n_queries + row) * 23 + key];
-                        let wanted: f32 = (0..23).map(|key| weight(key) * v[(key * 2 + head / 2) * 6 + i]).sum();
+                        let wanted: f32 =
+                            (0..23).map(|key| weight(key) * v[(key * 2 + head / 2) * 6 + i]).sum();
                         assert!((z[(row * 4 + head) * 6 + i] - wanted).abs() < 1e-5);
                     }
                 }

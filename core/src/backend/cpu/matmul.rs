@@ -168,7 +168,8 @@ mod tests {
         let w = values(6 * 5, 3);
         let packed = PackedMatrix::pack(&w, 5, 5);
         assert_eq!(packed.row(4).collect::<Vec<_>>(), &w[20..25]);
-        let transpose: Vec<f32> = (0..5).flat_map(|i| (0..6).map(move |o| (o, i))).map(|(o, i)| w[o * 5 + i]).collect();
+        let transpose: Vec<f32> =
+            (0..5).flat_map(|i| (0..6).map(move |o| (o, i))).map(|(o, i)| w[o * 5 + i]).collect();
         assert_eq!(PackedMatrix::pack_transposed(&transpose, 6, 6).panels, packed.panels);
     }
 }
