@@ -59,6 +59,8 @@ struct PendingView {
     answer: oneshot::Sender<Result<View, ErrorReport>>,
 }
 
+type Listener = Rc<dyn Fn(ClientEvent)>;
+
 #[derive(Default)]
 struct Inner {
     worker: RefCell<Option<Worker>>,
@@ -71,7 +73,7 @@ struct Inner {
     view_id: Cell<u32>,
     load_id: Cell<u32>,
     load_waiters: RefCell<Vec<(Option<String>, oneshot::Sender<LoadResult>)>>,
-    on_event: RefCell<Option<Rc<dyn Fn(ClientEvent)>>>,
+    on_event: RefCell<Option<Listener>>,
 }
 
 /// A handle on the worker; clones share it.
@@ -244,7 +246,7 @@ impl Client {
         self.0.view_id.set(id);
         wasm_bindgen_futures::spawn_local(async move {
             let answer = match receiver.await {
-                Ok(Ok(Reply::View(found))) => Ok(found),
+                Ok(Ok(Reply::View(found))) => Ok(*found),
                 Ok(Ok(_)) => Err(error("protocol", "the engine answered something else; reload the page")),
                 Ok(Err(error)) => Err(error),
                 Err(_) => Err(error("crashed", "the engine was restarted; try again")),

@@ -84,10 +84,10 @@ fn App() -> impl IntoView {
     page.runner.update_value(|runner| runner.start(page));
     theme::follow(page);
     listen_to_keys(page);
+    let is_stale = page.select(|state| state.is_stale);
     view! {
         <header::Header />
-        <banner::Banner />
-        <main class="columns">
+        <main class="columns" class:columns-stale=move || is_stale.get()>
             <div class="column">
                 <prompt::PromptCard />
                 <output::OutputCard />
@@ -98,7 +98,10 @@ fn App() -> impl IntoView {
             </div>
         </main>
         <footer::Footer />
-        <banner::LoadToast />
+        <div class="floating">
+            <banner::Banner />
+            <banner::LoadToast />
+        </div>
     }
 }
 

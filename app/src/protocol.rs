@@ -205,7 +205,7 @@ pub enum Reply {
     /// To `Patterns`.
     Patterns(PatternReport),
     /// To `View`.
-    View(View),
+    View(Box<View>),
     /// To `Bench`.
     Bench(BenchReport),
 }

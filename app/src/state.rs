@@ -124,12 +124,16 @@ pub struct AppState {
     pub load_id: u32,
     /// Whether the newest view asked for has not come yet.
     pub is_running: bool,
+    /// Whether the newest view asked for failed, so that `view` shows an older prompt.
+    pub is_stale: bool,
     /// What colours the head map.
     pub measure: Measure,
     /// The head held by a click.
     pub selected: Option<HeadId>,
     /// The head shown while none is held: the strongest of the measure when it was last chosen.
     pub preview: Option<HeadId>,
+    /// Whether `preview` was the strongest of anything, or only stands in for one.
+    pub is_preview_ranked: bool,
     /// Heads switched off.
     pub ablated: BTreeSet<HeadId>,
     /// The token held by a click in the inspector.
@@ -156,9 +160,11 @@ impl Default for AppState {
             view_id: 0,
             load_id: 0,
             is_running: false,
+            is_stale: false,
             measure: Measure::default(),
             selected: None,
             preview: None,
+            is_preview_ranked: false,
             ablated: BTreeSet::new(),
             held_token: None,
             problem: None,
@@ -492,6 +498,9 @@ fn loaded(
         state.ablated.clear();
         state.held_token = None;
     }
+    if state.bos == BosPolicy::On && state.model.as_ref().is_some_and(|model| model.info.bos_id.is_none()) {
+        state.bos = BosPolicy::Auto;
+    }
     run(state, 0)
 }
 
@@ -520,6 +529,7 @@ fn run(state: &mut AppState, delay_ms: u32) -> Vec<Task> {
     if !can_run {
         if state.is_prompt_empty() {
             state.view = None;
+            state.is_stale = false;
             forget_prompt_problem(state);
         }
         return vec![Task::CancelView];
@@ -548,9 +558,10 @@ fn viewed(state: &mut AppState, view_id: u32, view: Arc<View>) -> Vec<Task> {
         return Vec::new();
     }
     state.is_running = false;
+    state.is_stale = false;
     state.view = Some(view);
     forget_prompt_problem(state);
-    if state.preview.is_none() {
+    if state.preview.is_none() || !state.is_preview_ranked {
         preview_strongest(state);
     }
     run_for_pattern(state)
@@ -570,8 +581,10 @@ fn preview_strongest(state: &mut AppState) {
     let scores = state.view.as_ref().and_then(|view| state.measure.scores(&view.scores));
     if let Some((head, _)) = scores.and_then(|scores| ranking(scores).into_iter().next()) {
         state.preview = Some(head);
+        state.is_preview_ranked = true;
     } else if state.preview.is_none() && state.model.is_some() {
         state.preview = Some(HeadId::new(0, 0));
+        state.is_preview_ranked = false;
     }
 }
 
@@ -587,7 +600,10 @@ fn view_failed(state: &mut AppState, view_id: u32, error: ErrorReport) -> Vec<Ta
             state.view = None;
             Vec::new()
         }
-        _ => fail(state, error),
+        _ => {
+            state.is_stale = true;
+            fail(state, error)
+        }
     }
 }
 

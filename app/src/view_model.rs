@@ -27,11 +27,10 @@ pub fn token_text(token: &str) -> String {
     if shown.is_empty() { "∅".to_owned() } else { shown }
 }
 
-/// A token cut to `n_chars` for a narrow place, with `…` where it was cut.
-pub fn short_token(token: &str, n_chars: usize) -> String {
-    let shown = token_text(token);
+/// A printed token cut to `n_chars` for a narrow place, with `…` where it was cut.
+pub fn short_text(shown: &str, n_chars: usize) -> String {
     if shown.chars().count() <= n_chars {
-        return shown;
+        return shown.to_owned();
     }
     shown.chars().take(n_chars.saturating_sub(1)).chain(['…']).collect()
 }
@@ -51,6 +50,11 @@ pub struct Chip {
     pub ends_line: bool,
     /// Whether it is only part of a character.
     pub is_fragment: bool,
+}
+
+/// Each token as a chip prints it.
+pub fn token_texts(report: &TokensReport) -> Vec<String> {
+    chips(report).into_iter().map(|chip| chip.text).collect()
 }
 
 /// The chips of a prompt.

@@ -37,6 +37,7 @@ pub fn MapCard() -> impl IntoView {
     let measure = page.select(|state| state.measure);
     let scores =
         page.select(|state| state.view.as_ref().and_then(|view| state.measure.scores(&view.scores).cloned()));
+    let is_empty = page.select(|state| state.model.is_some() && state.is_prompt_empty());
     let is_table = RwSignal::new(false);
     let hovered = RwSignal::new(None);
     view! {
@@ -54,7 +55,10 @@ pub fn MapCard() -> impl IntoView {
                 </button>
             </div>
             <p class="caption" data-testid="map-caption">
-                {move || scores.with(|scores| caption(measure.get(), scores.as_ref()))}
+                {move || match is_empty.get() {
+                    true => "The prompt is empty, so no head has anything to look at.".to_owned(),
+                    false => scores.with(|scores| caption(measure.get(), scores.as_ref())),
+                }}
             </p>
             {move || match (shape.get(), is_table.get()) {
                 (None, _) => view! { <div class="ghost ghost-map"></div> }.into_any(),

@@ -9,7 +9,7 @@ use super::{ViewRef, page};
 use crate::state::Msg;
 use crate::view_model::colour::heat;
 use crate::view_model::measure::{Measure, rank_of, score_of};
-use crate::view_model::{Chip, chips, heads_sharing_kv, token_text};
+use crate::view_model::{Chip, chips, heads_sharing_kv, token_texts};
 
 /// What the inspector's parts share: the pattern, and the query whose row is read.
 #[derive(Clone, Copy)]
@@ -18,6 +18,8 @@ struct Inspected {
     crosshair: RwSignal<Option<(usize, usize)>>,
     hovered_token: RwSignal<Option<usize>>,
     query: Memo<Option<usize>>,
+    /// Every token as printed.
+    texts: Memo<Vec<String>>,
 }
 
 impl Inspected {
@@ -40,7 +42,10 @@ pub fn InspectorCard() -> impl IntoView {
         let pointed = hovered_token.get().or(crosshair.get().map(|(query, _)| query)).or(held.get());
         last.map(|last| pointed.unwrap_or(last).min(last))
     });
-    let inspected = Inspected { view, crosshair, hovered_token, query };
+    let texts = Memo::new(move |_| {
+        view.with(|view| view.as_ref().map(|view| token_texts(&view.0.tokens)).unwrap_or_default())
+    });
+    let inspected = Inspected { view, crosshair, hovered_token, query, texts };
     let is_table = RwSignal::new(false);
     view! {
         <section class="card inspector-card" aria-labelledby="inspector-title" data-testid="inspector">
@@ -66,13 +71,18 @@ fn InspectorHead(head: Memo<Option<HeadId>>, is_table: RwSignal<bool>) -> impl I
     let page = page();
     let is_held = page.select(|state| state.selected.is_some());
     let is_off = page.select(|state| state.shown_head().is_some_and(|head| state.ablated.contains(&head)));
-    let measure = page.select(|state| state.measure);
+    let preview_rank = page.select(|state| {
+        let scores = state.measure.scores(&state.view.as_ref()?.scores)?;
+        let head = state.preview?;
+        Some((state.measure, rank_of(scores, head)?, score_of(scores, head)?))
+    });
     let title = move || head.get().map_or_else(|| "Head".to_owned(), |head| format!("Head {head}"));
     let why = move || {
         head.get()?;
-        Some(match is_held.get() {
-            true => "held".to_owned(),
-            false => format!("strongest for {}", measure.get().name()),
+        Some(match (is_held.get(), preview_rank.get()) {
+            (true, _) => "held".to_owned(),
+            (false, Some((measure, 1, score))) => format!("strongest for {}: {score:.2}", measure.name()),
+            (false, _) => "until you choose one".to_owned(),
         })
     };
     view! {
@@ -82,9 +92,9 @@ fn InspectorHead(head: Memo<Option<HeadId>>, is_table: RwSignal<bool>) -> impl I
             </h2>
             <button
                 class="button"
+                class:button-on=move || is_off.get()
                 data-testid="ablate"
                 disabled=move || head.get().is_none()
-                aria-pressed=move || is_off.get().to_string()
                 on:click=move |_| {
                     if let Some(head) = head.get_untracked() {
                         page.send(Msg::ToggleAblation(head));
@@ -111,8 +121,12 @@ fn Readout(inspected: Inspected) -> impl IntoView {
     let describe = move |query: usize, key: usize| {
         inspected.pattern(|pattern| {
             let value = pattern.pattern.get(query)?.get(key)?;
-            let name = |position: usize| pattern.tokens.get(position).map(|token| token_text(token));
-            Some(format!("query {query} “{}” → key {key} “{}”: {value:.3}", name(query)?, name(key)?))
+            let texts = inspected.texts.get();
+            Some(format!(
+                "query {query} “{}” → key {key} “{}”: {value:.3}",
+                texts.get(query)?,
+                texts.get(key)?
+            ))
         })
     };
     let text = move || {
@@ -203,8 +217,8 @@ fn RowTable(inspected: Inspected) -> impl IntoView {
         let query = inspected.query.get()?;
         inspected.pattern(|pattern| {
             let row = pattern.pattern.get(query)?;
-            let cells = row.iter().zip(&pattern.tokens).take(query + 1).enumerate();
-            let cells = cells.map(|(key, (value, token))| (key, token_text(token), format!("{value:.4}")));
+            let cells = row.iter().zip(inspected.texts.get()).take(query + 1).enumerate();
+            let cells = cells.map(|(key, (value, token))| (key, token, format!("{value:.4}")));
             Some((format!("Attention from query {query}"), cells.collect::<Vec<_>>()))
         })
     };

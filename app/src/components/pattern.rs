@@ -6,9 +6,10 @@ use wasm_bindgen::prelude::*;
 use web_sys::{CanvasRenderingContext2d, HtmlCanvasElement, ImageData};
 
 use super::{ViewRef, page};
+use crate::protocol::View;
 use crate::view_model::colour::{Theme, label_ink, pattern_pixels};
 use crate::view_model::plot::{Plot, step_cell};
-use crate::view_model::short_token;
+use crate::view_model::{short_text, token_texts};
 
 /// Letters of a token on an axis.
 const LABEL_CHARS: usize = 9;
@@ -32,8 +33,8 @@ pub fn PatternCanvas(
         let theme = theme.get();
         let Some(canvas) = canvas.get() else { return };
         view.with(|view| {
-            if let Some(pattern) = view.as_ref().and_then(|view| view.0.pattern.as_ref()) {
-                plot.set(draw(&canvas, pattern, theme).unwrap_or_default());
+            if let Some(ViewRef(view)) = view {
+                plot.set(draw(&canvas, view, theme).unwrap_or_default());
             }
         });
     });
@@ -94,8 +95,9 @@ fn band(left: f64, top: f64, width: f64, height: f64) -> String {
     format!("left:{left:.2}px;top:{top:.2}px;width:{:.2}px;height:{:.2}px", width.max(3.0), height.max(3.0))
 }
 
-/// Draws the pattern at the display's own resolution and tells where its cells are.
-fn draw(canvas: &HtmlCanvasElement, pattern: &PatternReport, theme: Theme) -> Result<Plot, JsValue> {
+/// Draws the view's pattern at the display's own resolution and tells where its cells are.
+fn draw(canvas: &HtmlCanvasElement, view: &View, theme: Theme) -> Result<Plot, JsValue> {
+    let pattern = view.pattern.as_ref().ok_or_else(|| JsValue::from_str("no pattern"))?;
     let dpr = window().device_pixel_ratio();
     let size = f64::from(canvas.client_width());
     let n_tokens = pattern.pattern.len();
@@ -110,7 +112,7 @@ fn draw(canvas: &HtmlCanvasElement, pattern: &PatternReport, theme: Theme) -> Re
     let extent = plot.extent();
     context.draw_image_with_html_canvas_element_and_dw_and_dh(&cells, plot.margin, 0.0, extent, extent)?;
     if plot.margin > 0.0 {
-        draw_labels(&context, pattern, plot, theme)?;
+        draw_labels(&context, &token_texts(&view.tokens), plot, theme)?;
     }
     Ok(plot)
 }
@@ -134,7 +136,7 @@ fn cells(pattern: &PatternReport, theme: Theme) -> Result<HtmlCanvasElement, JsV
 
 fn draw_labels(
     context: &CanvasRenderingContext2d,
-    pattern: &PatternReport,
+    texts: &[String],
     plot: Plot,
     theme: Theme,
 ) -> Result<(), JsValue> {
@@ -142,8 +144,8 @@ fn draw_labels(
         .set_font(&format!("{:.0}px ui-monospace, Menlo, Consolas, monospace", plot.cell.clamp(8.0, 11.0)));
     context.set_fill_style_str(&label_ink(theme).css());
     context.set_text_baseline("middle");
-    for (position, token) in pattern.tokens.iter().enumerate() {
-        let label = short_token(token, LABEL_CHARS);
+    for (position, token) in texts.iter().enumerate() {
+        let label = short_text(token, LABEL_CHARS);
         let middle = plot.cell * (position as f64 + 0.5);
         context.set_text_align("right");
         context.fill_text_with_max_width(&label, plot.margin - 5.0, middle, plot.margin - 7.0)?;

@@ -9,8 +9,8 @@ use crate::view_model::{Chip, chips};
 
 /// Prompts to start from: label and text.
 const EXAMPLES: [(&str, &str); 4] = [
-    ("Repeated names", FIRST_PROMPT),
-    ("Repeated letters", "Q7 K2 Z9 B4 M1 Q7 K2 Z9 B4"),
+    ("Names", FIRST_PROMPT),
+    ("Letters", "Q7 K2 Z9 B4 M1 Q7 K2 Z9 B4"),
     ("Capital", "The capital of France is"),
     ("Pronoun", "When Mary and John went to the store, John gave a drink to"),
 ];
@@ -64,7 +64,13 @@ fn TokenCount() -> impl IntoView {
     let text = page.select(|state| {
         let view = state.view.as_ref()?;
         let n_ctx = state.model.as_ref()?.info.n_ctx;
-        Some(format!("{} of {n_ctx} tokens · {:.0} ms", view.tokens.ids.len(), view.elapsed_ms))
+        if state.is_stale {
+            return Some("results of an earlier prompt".to_owned());
+        }
+        // A kept run took no time, which would read as a measurement.
+        let time =
+            if view.elapsed_ms < 1.0 { String::new() } else { format!(" · {:.0} ms", view.elapsed_ms) };
+        Some(format!("{} of {n_ctx} tokens{time}", view.tokens.ids.len()))
     });
     view! { <span class="quiet" data-testid="token-count">{move || text.get()}</span> }
 }

@@ -126,6 +126,17 @@ fn another_prompt_does_not_move_the_preview() {
 }
 
 #[test]
+fn a_stand_in_gives_way_to_the_first_head_that_is_ranked() {
+    let mut state = loaded_state();
+    let mut nothing = View::clone(&view(HeadId::new(1, 3), None));
+    nothing.scores[0].n_rows = 0;
+    answer(&mut state, Arc::new(nothing));
+    assert_eq!(state.shown_head(), Some(HeadId::new(0, 0)));
+    answer(&mut state, view(HeadId::new(1, 3), None));
+    assert_eq!(state.shown_head(), Some(HeadId::new(1, 3)));
+}
+
+#[test]
 fn an_older_view_is_ignored() {
     let mut state = loaded_state();
     let old_id = state.view_id;
@@ -171,6 +182,7 @@ fn a_prompt_that_is_too_long_can_be_cut_and_the_banner_goes_when_it_runs() {
     let mut state = loaded_state();
     let view_id = state.view_id;
     update(&mut state, Msg::ViewFailed { view_id, error: error("prompt_too_long") });
+    assert!(state.is_stale);
     let remedy = state.problem.clone().and_then(|problem| problem.remedy).expect("an offer");
     assert_eq!(remedy, Remedy::CutPrompt { n_tokens: 128 });
     let tasks = update(&mut state, Msg::Remedy(remedy));
@@ -180,7 +192,7 @@ fn a_prompt_that_is_too_long_can_be_cut_and_the_banner_goes_when_it_runs() {
     update(&mut state, Msg::TokensForCut { report, n_tokens: 128 });
     assert_eq!(state.prompt, "a");
     answer(&mut state, view(HeadId::new(0, 0), None));
-    assert!(state.problem.is_none());
+    assert!(state.problem.is_none() && !state.is_stale);
 }
 
 #[test]

@@ -5,6 +5,9 @@ const MAX_LABELLED_TOKENS: usize = 28;
 /// Room for a token's text, CSS pixels.
 const LABEL_PX: f64 = 66.0;
 
+/// Below this many device pixels a difference of one between cells shows.
+const SMALL_CELL_PX: f64 = 5.0;
+
 /// A square of cells on a square canvas, CSS pixels: queries downwards, keys to the right.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Plot {
@@ -17,12 +20,12 @@ pub struct Plot {
 }
 
 impl Plot {
-    /// The geometry of `n_tokens` on a canvas of `size` CSS pixels at `dpr` device pixels each. Cells are a whole
-    /// number of device pixels wherever they are larger than one.
+    /// The geometry of `n_tokens` on a canvas of `size` CSS pixels at `dpr` device pixels each. Small cells are a
+    /// whole number of device pixels, lest some look twice as wide as others; large ones fill the canvas.
     pub fn new(n_tokens: usize, size: f64, dpr: f64) -> Self {
         let margin = if n_tokens <= MAX_LABELLED_TOKENS { LABEL_PX.min(size / 4.0) } else { 0.0 };
         let room = (size - margin) * dpr / n_tokens.max(1) as f64;
-        let cell = if room >= 1.0 { room.floor() } else { room };
+        let cell = if (1.0..SMALL_CELL_PX).contains(&room) { room.floor() } else { room };
         Self { n_tokens, margin, cell: cell / dpr }
     }
 
@@ -67,13 +70,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn cells_are_whole_device_pixels_and_fit() {
+    fn small_cells_are_whole_device_pixels_and_all_fit() {
         for n_tokens in [1, 2, 17, 28, 29, 100, 460, 500] {
             for dpr in [1.0, 1.5, 2.0] {
                 let plot = Plot::new(n_tokens, 460.0, dpr);
                 assert!(plot.margin + plot.extent() <= 460.0 + 1e-6, "{plot:?}");
                 let device = plot.cell * dpr;
-                assert!(device < 1.0 || (device - device.round()).abs() < 1e-9, "{plot:?}");
+                let is_small = (1.0..SMALL_CELL_PX).contains(&device);
+                assert!(!is_small || (device - device.round()).abs() < 1e-9, "{plot:?}");
             }
         }
     }

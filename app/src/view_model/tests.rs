@@ -35,8 +35,8 @@ fn info(n_heads: usize, n_kv_heads: usize) -> ModelInfo {
 fn whitespace_of_tokens_is_visible() {
     assert_eq!(token_text(" a\n\t"), "·a↵⇥");
     assert_eq!(token_text(""), "∅");
-    assert_eq!(short_token(" capital", 5), "·cap…");
-    assert_eq!(short_token(" cap", 5), "·cap");
+    assert_eq!(short_text("·capital", 5), "·cap…");
+    assert_eq!(short_text("·cap", 5), "·cap");
 }
 
 #[test]

@@ -105,7 +105,7 @@ pub async fn answer(session: &RefCell<Session>, id: u32, call: Call) -> Result<R
             session.borrow_mut().begin_view(id);
             let view = view(session, id, request).await;
             session.borrow_mut().end_view(id);
-            view.map(Reply::View)
+            view.map(|view| Reply::View(Box::new(view)))
         }
         Call::Bench { prefill, repeats } => {
             let engine = session.borrow().engine()?;
