@@ -17,6 +17,9 @@ pub fn find_chromium() -> Option<PathBuf> {
         .find_map(find_program)
 }
 
+/// Chromium makes no window narrower than this; a phone is emulated instead.
+const MIN_WINDOW_WIDTH: u32 = 500;
+
 /// How the browser starts.
 #[derive(Clone, Copy, Debug)]
 pub struct BrowserOptions {
@@ -145,7 +148,6 @@ fn capabilities(chromium: &Path, profile: &Path, options: BrowserOptions) -> ser
         "--disable-component-update",
         "--disable-sync",
         "--disable-dev-shm-usage",
-        "--hide-scrollbars",
         "--force-device-scale-factor=1",
     ]
     .map(str::to_owned)
@@ -155,8 +157,13 @@ fn capabilities(chromium: &Path, profile: &Path, options: BrowserOptions) -> ser
     if options.dark {
         arguments.push("--blink-settings=preferredColorScheme=0".to_owned());
     }
+    let mut chrome = json!({ "binary": chromium, "args": arguments });
+    if options.width < MIN_WINDOW_WIDTH {
+        let metrics = json!({ "width": options.width, "height": options.height, "pixelRatio": 2.0 });
+        chrome["mobileEmulation"] = json!({ "deviceMetrics": metrics });
+    }
     let capabilities = json!({
-        "goog:chromeOptions": { "binary": chromium, "args": arguments },
+        "goog:chromeOptions": chrome,
         "goog:loggingPrefs": { "browser": "ALL" },
     });
     capabilities.as_object().cloned().unwrap_or_default()
