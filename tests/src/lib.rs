@@ -3,10 +3,8 @@
 pub mod tiny;
 
 use std::path::PathBuf;
-use std::sync::OnceLock;
 
 use anyhow::Context;
-use headlight_core::engine::{Engine, Loading};
 
 /// Largest allowed differences. Each says why it is what it is; none may be widened to make a test pass.
 pub mod tolerance {
@@ -28,8 +26,10 @@ pub mod tolerance {
 ///
 /// # Panics
 /// When the model is missing: a test that needs it must fail, not pass.
-pub fn smollm2() -> &'static Engine {
-    static ENGINE: OnceLock<Engine> = OnceLock::new();
+#[cfg(not(target_arch = "wasm32"))]
+pub fn smollm2() -> &'static headlight_core::engine::Engine {
+    use headlight_core::engine::{Engine, Loading};
+    static ENGINE: std::sync::OnceLock<Engine> = std::sync::OnceLock::new();
     ENGINE.get_or_init(|| {
         let path = xtask::models::smollm2_path();
         let bytes = std::fs::read(&path);

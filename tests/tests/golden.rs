@@ -1,13 +1,16 @@
 //! Every hook point of tiny random models against a float64 forward that shares no code with ours
-//! (`tests/golden/generate.py`).
-
-use std::path::PathBuf;
+//! (`tests/golden/generate.py`). Runs natively and, for the kernels that the page uses, as wasm in a browser.
 
 use headlight_core::engine::{Engine, Loading};
 use headlight_core::hooks::{CaptureSet, LogitPositions, RunPlan};
 use headlight_core::ids::{BlockHook, HookPoint, TokenId};
 use headlight_tests::tolerance;
 use safetensors::SafeTensors;
+#[cfg(target_arch = "wasm32")]
+use wasm_bindgen_test::{wasm_bindgen_test as test, wasm_bindgen_test_configure};
+
+#[cfg(target_arch = "wasm32")]
+wasm_bindgen_test_configure!(run_in_dedicated_worker);
 
 /// One golden checkpoint's files.
 struct Golden {
@@ -17,18 +20,19 @@ struct Golden {
     activations: Vec<u8>,
 }
 
-impl Golden {
-    fn read(name: &str) -> Self {
-        let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("golden").join(name);
-        let read = |file: &str| std::fs::read(folder.join(file)).expect("the golden data is in the clone");
-        Self {
-            config: read("config.json"),
-            tokenizer: read("tokenizer.json"),
-            weights: read("model.safetensors"),
-            activations: read("golden.safetensors"),
+/// The files of a folder of `tests/golden`; wasm has no file system.
+macro_rules! golden {
+    ($name:literal) => {
+        Golden {
+            config: include_bytes!(concat!("../golden/", $name, "/config.json")).to_vec(),
+            tokenizer: include_bytes!(concat!("../golden/", $name, "/tokenizer.json")).to_vec(),
+            weights: include_bytes!(concat!("../golden/", $name, "/model.safetensors")).to_vec(),
+            activations: include_bytes!(concat!("../golden/", $name, "/golden.safetensors")).to_vec(),
         }
-    }
+    };
+}
 
+impl Golden {
     fn engine(&self) -> Engine {
         let loading =
             Loading::from_folder(&self.config, &self.tokenizer, vec![self.weights.clone()], "golden");
@@ -82,15 +86,14 @@ fn relative_difference(got: &[f32], wanted: &[f32]) -> f32 {
 
 #[test]
 fn every_hook_point_agrees() {
-    for name in ["gqa", "attn-only"] {
-        let golden = Golden::read(name);
+    for (name, golden) in [("gqa", golden!("gqa")), ("attn-only", golden!("attn-only"))] {
         assert_eq!(golden.first_divergence(&golden.engine()), None, "{name}");
     }
 }
 
 #[test]
 fn a_changed_weight_is_found_where_it_first_acts() {
-    let mut golden = Golden::read("gqa");
+    let mut golden = golden!("gqa");
     let header = u64::from_le_bytes(*golden.weights.first_chunk().expect("a header")) as usize;
     let text = std::str::from_utf8(&golden.weights[8..8 + header]).expect("JSON");
     let json: serde_json::Value = serde_json::from_str(text.trim_end()).expect("JSON");

@@ -3,6 +3,8 @@
 use std::process::Command;
 use std::time::Instant;
 
+use anyhow::Context;
+
 use crate::build::{Profile, build};
 use crate::setup::{self, Install};
 use crate::shell::{cargo, run, say, succeeds, tools_path};
@@ -92,21 +94,16 @@ fn native_tests() -> anyhow::Result<()> {
 }
 
 fn wasm_tests() -> anyhow::Result<()> {
-    let mut command = wasm_cargo("test");
-    // In release, so that the dependencies are those of the page.
-    command.args([
-        "--quiet",
-        "--release",
-        "--target",
-        "wasm32-unknown-unknown",
-        "--package",
-        "headlight-app",
-        "--lib",
-    ]);
-    if let Some(driver) = crate::shell::find_program("chromedriver") {
-        command.env("CHROMEDRIVER", driver);
+    let driver = crate::shell::find_program("chromedriver").context("there is no chromedriver")?;
+    for package in
+        [["--package", "headlight-app", "--lib"], ["--package", "headlight-tests", "--test=golden"]]
+    {
+        let mut command = wasm_cargo("test");
+        // In release, so that the dependencies are those of the page.
+        command.args(["--quiet", "--release", "--target", "wasm32-unknown-unknown"]).args(package);
+        run(command.env("CHROMEDRIVER", &driver).env("WASM_BINDGEN_TEST_TIMEOUT", "120"))?;
     }
-    run(command.env("WASM_BINDGEN_TEST_TIMEOUT", "120"))
+    Ok(())
 }
 
 fn browser_tests() -> anyhow::Result<()> {

@@ -73,3 +73,30 @@ async fn next_task() {
     // The promise never rejects.
     let _ = JsFuture::from(promise).await;
 }
+
+#[cfg(test)]
+mod tests {
+    use wasm_bindgen_test::{wasm_bindgen_test, wasm_bindgen_test_configure};
+
+    use super::*;
+
+    wasm_bindgen_test_configure!(run_in_dedicated_worker);
+
+    #[wasm_bindgen_test]
+    async fn a_cancellation_arrives_while_a_request_works() {
+        let channel = MessageChannel::new().expect("workers have message channels");
+        let heard = Closure::once_into_js(|| cancel(7));
+        channel.port1().set_onmessage(Some(heard.unchecked_ref()));
+        channel.port2().post_message(&JsValue::NULL).expect("null can be posted");
+        let (mut cancelled, mut other) = (Breather::new(7), Breather::new(8));
+        let start = super::super::now_ms();
+        let mut outcome = Ok(());
+        while outcome.is_ok() && super::super::now_ms() - start < 5000.0 {
+            outcome = cancelled.breathe().await;
+        }
+        assert_eq!(outcome.map_err(|error| error.code), Err("cancelled".to_owned()));
+        assert!(other.breathe().await.is_ok());
+        forget(7);
+        assert!(check(7).is_ok());
+    }
+}
