@@ -55,14 +55,15 @@ impl Loading {
         name: &str,
     ) -> Result<Self, Error> {
         let checkpoint = FolderCheckpoint::open(config_json, shards)?;
-        let tokenizer = Tokenizer::from_json(tokenizer_json, checkpoint.config().d_vocab)?;
+        let tokenizer =
+            Tokenizer::from_json(tokenizer_json, checkpoint.bos_id(), checkpoint.config().d_vocab)?;
         let sha256 = sha256_hex(checkpoint.shards().iter().map(Vec::as_slice));
         Ok(Self::new(Box::new(checkpoint), tokenizer, sha256, name))
     }
 
     fn new(checkpoint: Box<dyn Checkpoint>, tokenizer: Tokenizer, sha256: String, name: &str) -> Self {
         let config = checkpoint.config();
-        let info = model_info(config, sha256, name);
+        let info = model_info(config, &tokenizer, sha256, name);
         let (upload, n_total) = (Upload::new(config), config.tensors().len());
         Self { checkpoint, tokenizer, info, backend: Cpu, upload, n_total }
     }
@@ -105,7 +106,7 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn model_info(config: &ModelConfig, sha256: String, name: &str) -> ModelInfo {
+fn model_info(config: &ModelConfig, tokenizer: &Tokenizer, sha256: String, name: &str) -> ModelInfo {
     ModelInfo {
         name: config.name.clone().unwrap_or_else(|| name.to_owned()),
         family: config.family.clone(),
@@ -118,8 +119,8 @@ fn model_info(config: &ModelConfig, sha256: String, name: &str) -> ModelInfo {
         d_mlp: config.d_mlp,
         d_vocab: config.d_vocab,
         n_ctx: config.n_ctx,
-        bos_id: config.bos_id,
-        adds_bos: config.adds_bos,
+        bos_id: tokenizer.bos_id(),
+        adds_bos: tokenizer.adds_bos(),
         n_params: config.n_params(),
     }
 }
@@ -169,7 +170,7 @@ impl Engine {
     /// A text as the model reads it.
     pub fn tokenize(&self, text: &str, bos: BosPolicy) -> Result<TokensReport, Error> {
         let adds_bos = match bos {
-            BosPolicy::Auto => self.info.adds_bos && self.info.bos_id.is_some(),
+            BosPolicy::Auto => self.info.adds_bos,
             BosPolicy::On => true,
             BosPolicy::Off => false,
         };

@@ -5,7 +5,6 @@
 pub mod folder;
 pub mod gguf;
 
-use crate::ids::TokenId;
 use crate::tensor::HostTensor;
 
 /// Sizes and constants of a model.
@@ -37,10 +36,6 @@ pub struct ModelConfig {
     pub rope_theta: f32,
     /// Whether the unembedding is the embedding.
     pub tied_embeddings: bool,
-    /// The BOS id the checkpoint names.
-    pub bos_id: Option<TokenId>,
-    /// Whether the checkpoint asks for a BOS before every text.
-    pub adds_bos: bool,
 }
 
 /// Longest context and largest width that a config may claim, so that a hostile header cannot ask for

@@ -46,6 +46,8 @@ pub enum TokenizerError {
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     byte_level: bool,
+    bos_id: Option<TokenId>,
+    adds_bos: bool,
 }
 
 /// One token as people see it.
@@ -99,25 +101,44 @@ impl Tokenizer {
         inner
             .add_special_tokens(special.map(|(piece, _)| AddedToken::from(*piece, true)))
             .map_err(|error| TokenizerError::Unreadable(error.to_string()))?;
-        Self { inner, byte_level: true }.fitting(d_vocab)
+        let bos_id = metadata.number("tokenizer.ggml.bos_token_id").and_then(|id| TokenId::try_from(id).ok());
+        let adds_bos = metadata.flag("tokenizer.ggml.add_bos_token").unwrap_or(false);
+        Self { inner, byte_level: true, bos_id, adds_bos }.fitting(d_vocab)
     }
 
-    /// Reads a `tokenizer.json`.
-    pub fn from_json(json: &[u8], d_vocab: usize) -> Result<Self, TokenizerError> {
+    /// Reads a `tokenizer.json`. Whether a BOS is the default is what its post-processor does; `bos_id` is the one that
+    /// `config.json` names, for a model whose tokenizer adds none.
+    pub fn from_json(json: &[u8], bos_id: Option<TokenId>, d_vocab: usize) -> Result<Self, TokenizerError> {
         let inner = tokenizers::Tokenizer::from_bytes(json)
             .map_err(|error| TokenizerError::Unreadable(error.to_string()))?;
         let byte_level = matches!(inner.get_decoder(), Some(DecoderWrapper::ByteLevel(_)));
-        Self { inner, byte_level }.fitting(d_vocab)
+        // What comes first also before an empty text was added by the post-processor, and before, not after.
+        let first = |text: &str| inner.encode_fast(text, true).ok()?.get_ids().first().copied();
+        let added = first("").filter(|&id| first("a") == Some(id));
+        let (bos_id, adds_bos) = (added.or(bos_id), added.is_some());
+        Self { inner, byte_level, bos_id, adds_bos }.fitting(d_vocab)
     }
 
     /// A model may have unused rows beyond its tokenizer, never fewer rows than the tokenizer has ids.
-    fn fitting(self, d_vocab: usize) -> Result<Self, TokenizerError> {
+    fn fitting(mut self, d_vocab: usize) -> Result<Self, TokenizerError> {
         let highest = self.inner.get_vocab(true).into_values().max();
         let n_tokens = highest.map_or(0, |id| id as usize + 1);
         if n_tokens == 0 || n_tokens > d_vocab {
             return Err(TokenizerError::Mismatch { n_tokens, d_vocab });
         }
+        self.bos_id = self.bos_id.filter(|&id| (id as usize) < d_vocab);
+        self.adds_bos &= self.bos_id.is_some();
         Ok(self)
+    }
+
+    /// The beginning-of-sequence token, if the model names one.
+    pub fn bos_id(&self) -> Option<TokenId> {
+        self.bos_id
+    }
+
+    /// Whether the model's own metadata asks for a BOS before every text.
+    pub fn adds_bos(&self) -> bool {
+        self.adds_bos
     }
 
     /// Ids of a text; nothing is added before or after it.
@@ -180,6 +201,48 @@ fn piece_bytes(piece: &str) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A tokenizer of two words and two special tokens, with this post-processor.
+    fn with_post_processor(post_processor: &str) -> Tokenizer {
+        let json = format!(
+            r#"{{"version": "1.0", "truncation": null, "padding": null, "normalizer": null, "pre_tokenizer": null,
+            "added_tokens": [{{"id": 2, "content": "<s>", "single_word": false, "lstrip": false, "rstrip": false,
+            "normalized": false, "special": true}}, {{"id": 3, "content": "</s>", "single_word": false,
+            "lstrip": false, "rstrip": false, "normalized": false, "special": true}}], "decoder": null,
+            "model": {{"type": "WordLevel", "vocab": {{"a": 0, "b": 1, "<s>": 2, "</s>": 3}}, "unk_token": "b"}},
+            "post_processor": {post_processor}}}"#
+        );
+        Tokenizer::from_json(json.as_bytes(), Some(3), 4).expect("the tokenizer is whole")
+    }
+
+    fn template(single: &str) -> String {
+        format!(
+            r#"{{"type": "TemplateProcessing", "single": {single}, "pair": {single}, "special_tokens":
+            {{"<s>": {{"id": "<s>", "ids": [2], "tokens": ["<s>"]}}, "</s>": {{"id": "</s>", "ids": [3], "tokens": ["</s>"]}}}}}}"#
+        )
+    }
+
+    #[test]
+    fn the_post_processor_says_whether_a_bos_is_the_default() {
+        let text = r#"{"Sequence": {"id": "A", "type_id": 0}}"#;
+        let special = |id: &str| format!(r#"{{"SpecialToken": {{"id": "{id}", "type_id": 0}}}}"#);
+        let bos = |post_processor: &str| {
+            let tokenizer = with_post_processor(post_processor);
+            (tokenizer.bos_id(), tokenizer.adds_bos())
+        };
+        assert_eq!(bos("null"), (Some(3), false), "config.json names the BOS");
+        assert_eq!(bos(&template(&format!("[{}, {text}]", special("<s>")))), (Some(2), true));
+        assert_eq!(
+            bos(&template(&format!("[{}, {text}, {}]", special("<s>"), special("</s>")))),
+            (Some(2), true)
+        );
+        assert_eq!(
+            bos(&template(&format!("[{text}, {}]", special("</s>")))),
+            (Some(3), false),
+            "an end is no BOS"
+        );
+        assert_eq!(with_post_processor("null").encode("a").expect("encodes"), [0], "encoding adds nothing");
+    }
 
     #[test]
     fn pieces_give_their_bytes() {

@@ -11,6 +11,7 @@ use crate::tensor::HostTensor;
 pub struct FolderCheckpoint {
     shards: Vec<Vec<u8>>,
     config: ModelConfig,
+    bos_id: Option<TokenId>,
 }
 
 impl FolderCheckpoint {
@@ -18,14 +19,20 @@ impl FolderCheckpoint {
     pub fn open(config_json: &[u8], shards: Vec<Vec<u8>>) -> Result<Self, ModelError> {
         let raw: LlamaConfig =
             serde_json::from_slice(config_json).map_err(|error| ModelError::ConfigJson(error.to_string()))?;
+        let bos_id = raw.bos_token_id;
         let config = raw.into_config()?;
         config.check()?;
-        let checkpoint = Self { shards, config };
+        let checkpoint = Self { shards, config, bos_id };
         for weight in checkpoint.config.tensors() {
             let name = tensor_name(weight);
             checkpoint.find(&name, |_, shape, _| check_shape(&name, shape, weight, &checkpoint.config))??;
         }
         Ok(checkpoint)
+    }
+
+    /// The BOS id that `config.json` names.
+    pub fn bos_id(&self) -> Option<TokenId> {
+        self.bos_id
     }
 
     /// The shards' bytes, in order.
@@ -60,7 +67,7 @@ impl Checkpoint for FolderCheckpoint {
     }
 }
 
-/// The keys of Hugging Face's `LlamaConfig` that matter, and Headlight's own `headlight_add_bos`.
+/// The keys of Hugging Face's `LlamaConfig` that matter.
 #[derive(Deserialize)]
 struct LlamaConfig {
     model_type: Option<String>,
@@ -83,7 +90,6 @@ struct LlamaConfig {
     attention_bias: Option<bool>,
     mlp_bias: Option<bool>,
     hidden_act: Option<String>,
-    headlight_add_bos: Option<bool>,
 }
 
 /// Where newer configs keep RoPE's base.
@@ -126,8 +132,6 @@ impl LlamaConfig {
             rms_eps: self.rms_norm_eps,
             rope_theta: rope_theta.unwrap_or(10_000.0),
             tied_embeddings: self.tie_word_embeddings.unwrap_or(false),
-            bos_id: self.bos_token_id,
-            adds_bos: self.headlight_add_bos.unwrap_or(false),
         })
     }
 }

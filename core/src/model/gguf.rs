@@ -213,8 +213,6 @@ fn read_config(content: &Content) -> Result<ModelConfig, ModelError> {
             .ok_or_else(|| ModelError::MissingConfig("llama.attention.layer_norm_rms_epsilon".to_owned()))?,
         rope_theta: metadata.float("llama.rope.freq_base").unwrap_or(10_000.0),
         tied_embeddings: !content.tensor_infos.contains_key("output.weight"),
-        bos_id: metadata.number("tokenizer.ggml.bos_token_id").and_then(|id| u32::try_from(id).ok()),
-        adds_bos: metadata.flag("tokenizer.ggml.add_bos_token").unwrap_or(false),
     })
 }
 
