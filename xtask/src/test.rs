@@ -100,7 +100,8 @@ fn wasm_tests() -> anyhow::Result<()> {
     {
         let mut command = wasm_cargo("test");
         // In release, so that the dependencies are those of the page.
-        command.args(["--quiet", "--release", "--target", "wasm32-unknown-unknown"]).args(package);
+        // Not `--quiet`: cargo would hand it to the runner, which does not know it.
+        command.args(["--release", "--target", "wasm32-unknown-unknown"]).args(package);
         run(command.env("CHROMEDRIVER", &driver).env("WASM_BINDGEN_TEST_TIMEOUT", "120"))?;
     }
     Ok(())
