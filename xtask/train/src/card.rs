@@ -12,6 +12,8 @@ use crate::data::Sampler;
 
 /// Draws behind each score.
 const N_DRAWS: usize = 10;
+/// Tokens in a window of text.
+const TEXT: usize = 128;
 /// Length of the repeated random block.
 const BLOCK: usize = 25;
 
@@ -65,7 +67,7 @@ pub fn measure(engine: &Engine, sampler: &mut Sampler) -> anyhow::Result<Measure
         let losses: Vec<f32> = losses(&output.logits.data, &ids, info.d_vocab);
         measured.first_copy_nats += mean(&losses[..BLOCK]) / N_DRAWS as f32;
         measured.second_copy_nats += mean(&losses[BLOCK + 1..]) / N_DRAWS as f32;
-        let text = sampler.running_text().ids;
+        let text = sampler.running_text(TEXT).ids;
         let plan = RunPlan { logits: LogitPositions::All, ..RunPlan::default() };
         let output = engine.forward(&text, &plan)?;
         measured.text_nats += mean(&self::losses(&output.logits.data, &text, info.d_vocab)) / N_DRAWS as f32;

@@ -9,14 +9,12 @@ use rand::seq::IndexedRandom;
 use rand_chacha::ChaCha8Rng;
 use tokenizers::Tokenizer;
 
-/// Tokens in a training row, BOS included.
-pub const ROW: usize = 128;
-
-/// One training row: the model reads `ids[..ROW]`, is asked for `ids[1..]`, and is scored where `scored` is 1.
+/// One training row of `n` tokens, BOS included: the model reads `ids[..n]`, is asked for `ids[1..]`, and is scored
+/// where `scored` is 1.
 pub struct Row {
-    /// `ROW + 1` ids.
+    /// `n + 1` ids.
     pub ids: Vec<u32>,
-    /// `ROW` weights, 0 where the target is unpredictable by construction.
+    /// `n` weights, 0 where the target is unpredictable by construction.
     pub scored: Vec<f32>,
 }
 
@@ -54,50 +52,55 @@ pub struct Sampler {
 }
 
 impl Sampler {
-    /// Tokenises the texts once; documents shorter than a row are left out.
-    pub fn new(texts: &[String], tokenizer: &Tokenizer, bos: u32, rng: ChaCha8Rng) -> anyhow::Result<Self> {
+    /// Tokenises the texts once; documents shorter than `2 * max_row` are left out.
+    pub fn new(
+        texts: &[String],
+        tokenizer: &Tokenizer,
+        bos: u32,
+        max_row: usize,
+        rng: ChaCha8Rng,
+    ) -> anyhow::Result<Self> {
         let mut documents = Vec::new();
         for text in texts {
             let encoding = tokenizer.encode_fast(text.as_str(), false).map_err(anyhow::Error::msg)?;
             documents.push(encoding.get_ids().to_vec());
         }
-        documents.retain(|document| document.len() > 2 * ROW);
+        documents.retain(|document| document.len() > 2 * max_row);
         let d_vocab = u32::try_from(tokenizer.get_vocab_size(true))?;
         Ok(Self { documents, bos, d_vocab, rng })
     }
 
-    /// One row: half are running text, three in ten random repeats, two in ten repeated text.
-    pub fn row(&mut self) -> Row {
+    /// One row of `n` tokens: three in ten are running text, five random repeats, two repeated text.
+    pub fn row(&mut self, n: usize) -> Row {
         match self.rng.random_range(0..10) {
-            0..5 => self.running_text(),
-            5..8 => self.random_repeat(),
-            _ => self.repeated_text(),
+            0..3 => self.running_text(n),
+            3..8 => self.random_repeat(n),
+            _ => self.repeated_text(n),
         }
     }
 
     /// A window of text, every token scored.
-    pub fn running_text(&mut self) -> Row {
-        let ids = self.with_bos(ROW);
-        Row { ids, scored: vec![1.0; ROW] }
+    pub fn running_text(&mut self, n: usize) -> Row {
+        Row { ids: self.with_bos(n), scored: vec![1.0; n] }
     }
 
     /// `[BOS] r r r …` with random tokens; what follows the first copy is scored.
-    fn random_repeat(&mut self) -> Row {
-        let n = self.rng.random_range(5..64);
-        let block: Vec<u32> = (0..n).map(|_| self.rng.random_range(1..self.d_vocab)).collect();
-        let ids = std::iter::once(self.bos).chain(block.iter().copied().cycle()).take(ROW + 1).collect();
-        Row { ids, scored: (0..ROW).map(|query| if query > n { 1.0 } else { 0.0 }).collect() }
+    fn random_repeat(&mut self, n: usize) -> Row {
+        let n_block = self.rng.random_range(3..n / 2);
+        let block: Vec<u32> = (0..n_block).map(|_| self.rng.random_range(1..self.d_vocab)).collect();
+        let ids = std::iter::once(self.bos).chain(block.iter().copied().cycle()).take(n + 1).collect();
+        Row { ids, scored: (0..n).map(|query| if query > n_block { 1.0 } else { 0.0 }).collect() }
     }
 
-    /// Text, then its beginning again; every token is scored.
-    fn repeated_text(&mut self) -> Row {
-        let mut ids = self.with_bos(ROW);
-        let n = self.rng.random_range(8..40);
-        let from = self.rng.random_range(1..ROW - 2 * n);
-        let to = self.rng.random_range(from + n..=ROW + 1 - n);
-        ids.copy_within(from..from + n, to);
+    /// Text in which a span comes again; every token is scored but the copy's first.
+    fn repeated_text(&mut self, n: usize) -> Row {
+        let mut ids = self.with_bos(n);
+        let n_span = self.rng.random_range(n / 8..n / 3);
+        let from = self.rng.random_range(1..n - 2 * n_span);
+        let to = self.rng.random_range(from + n_span..=n + 1 - n_span);
+        ids.copy_within(from..from + n_span, to);
         // The jump into the copy cannot be foreseen.
-        let scored = (0..ROW).map(|query| if query + 1 == to { 0.0 } else { 1.0 }).collect();
+        let scored = (0..n).map(|query| if query + 1 == to { 0.0 } else { 1.0 }).collect();
         Row { ids, scored }
     }
 

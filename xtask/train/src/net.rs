@@ -1,7 +1,7 @@
 //! The attention-only transformer in candle, for training: the same function as `headlight-core`'s forward pass for
 //! a Llama-family config with `intermediate_size` 0.
 
-use candle_core::{D, Device, Result, Tensor, Var};
+use candle_core::{D, DType, Device, Result, Tensor, Var};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::RngCore;
 
@@ -20,8 +20,8 @@ pub struct Sizes {
 
 /// RMSNorm's epsilon.
 pub const RMS_EPS: f64 = 1e-5;
-/// RoPE's base.
-pub const ROPE_THETA: f64 = 10_000.0;
+/// RoPE's base: low, so that most dimensions tell neighbouring positions apart.
+pub const ROPE_THETA: f64 = 100.0;
 
 impl Sizes {
     /// Residual width.
@@ -37,30 +37,36 @@ pub struct Net {
 }
 
 impl Net {
-    /// Normal weights of standard deviation `1 / sqrt(n_in)`, gains of 1. Embeddings start large and W_O small, so
-    /// that a token's own embedding is not drowned by the average that fresh heads write.
+    /// Starts every head as a weak copier and every token with a shared part, which is what a head needs to look at
+    /// a position whatever stands there. From plain noise, heads with a purpose take tens of millions of tokens.
+    ///
+    /// - Embeddings: normal, standard deviation 0.5, plus one normal vector shared by all tokens.
+    /// - W_U: the embeddings without their mean, scaled by `2 / sqrt(d_model)`.
+    /// - W_Q, W_K, W_V: normal, standard deviation `1 / sqrt(d_model)`, W_Q and W_K times 1.5; W_O: half W_V transposed.
+    /// - Gains: 1.
     pub fn init(sizes: Sizes, rng: &mut ChaCha8Rng) -> Result<Self> {
-        let d = sizes.d_model();
-        let mut weights = Vec::new();
-        let mut push = |name: String, shape: (usize, usize), std: f64| -> Result<()> {
-            let values: Vec<f32> = (0..shape.0 * shape.1).map(|_| (normal(rng) * std) as f32).collect();
-            weights.push((name, Var::from_tensor(&Tensor::from_vec(values, shape, &Device::Cpu)?)?));
-            Ok(())
+        let (d, scale) = (sizes.d_model(), 1.0 / (sizes.d_model() as f64).sqrt());
+        let mut noise = |shape: (usize, usize), std: f64| -> Result<Tensor> {
+            let values = (0..shape.0 * shape.1).map(|_| (normal(rng) * std) as f32).collect::<Vec<_>>();
+            Tensor::from_vec(values, shape, &Device::Cpu)
         };
-        let std = 1.0 / (d as f64).sqrt();
-        push("model.embed_tokens.weight".to_owned(), (sizes.d_vocab, d), 0.5)?;
+        let embed = noise((sizes.d_vocab, d), 0.5)?.broadcast_add(&noise((1, d), 0.5)?)?;
+        let unembed = (embed.broadcast_sub(&embed.mean_keepdim(0)?)? * (2.0 * scale))?;
+        let mut tensors = vec![("model.embed_tokens.weight".to_owned(), embed)];
         for layer in 0..sizes.n_layers {
-            for part in ["q", "k", "v", "o"] {
-                let std = if part == "o" { std / 4.0 } else { std };
-                push(format!("model.layers.{layer}.self_attn.{part}_proj.weight"), (d, d), std)?;
+            let (q, k, v) = (noise((d, d), 1.5 * scale)?, noise((d, d), 1.5 * scale)?, noise((d, d), scale)?);
+            let o = (v.t()? * 0.5)?.contiguous()?;
+            for (part, tensor) in [("q", q), ("k", k), ("v", v), ("o", o)] {
+                tensors.push((format!("model.layers.{layer}.self_attn.{part}_proj.weight"), tensor));
             }
         }
-        push("lm_head.weight".to_owned(), (sizes.d_vocab, d), std)?;
+        tensors.push(("lm_head.weight".to_owned(), unembed));
         let norms = (0..sizes.n_layers).map(|layer| format!("model.layers.{layer}.input_layernorm.weight"));
         for name in norms.chain(["model.norm.weight".to_owned()]) {
-            weights.push((name, Var::from_tensor(&Tensor::ones(d, candle_core::DType::F32, &Device::Cpu)?)?));
+            tensors.push((name, Tensor::ones(d, DType::F32, &Device::Cpu)?));
         }
-        Ok(Self { sizes, weights })
+        let weights = tensors.into_iter().map(|(name, tensor)| Ok((name, Var::from_tensor(&tensor)?)));
+        Ok(Self { sizes, weights: weights.collect::<Result<_>>()? })
     }
 
     /// Every weight, for the optimiser.
