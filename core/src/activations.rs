@@ -11,6 +11,7 @@ pub struct Activations {
     by_point: BTreeMap<HookPoint, HostTensor>,
     patterns: BTreeMap<HeadId, HostTensor>,
     target_mass: Vec<Vec<Vec<f32>>>,
+    entropy_nats: Vec<Vec<f32>>,
 }
 
 impl Activations {
@@ -30,12 +31,22 @@ impl Activations {
         &self.target_mass
     }
 
+    /// Entropy of each head's pattern rows summed over query positions, `[layer][head]`, nats; empty unless the plan asks.
+    pub fn entropy_nats(&self) -> &[Vec<f32>] {
+        &self.entropy_nats
+    }
+
     pub(crate) fn insert(&mut self, point: HookPoint, tensor: HostTensor) {
         self.by_point.insert(point, tensor);
     }
 
     pub(crate) fn insert_pattern(&mut self, head: HeadId, pattern: HostTensor) {
         self.patterns.insert(head, pattern);
+    }
+
+    /// Adds one layer's entropies, `[head]`; layers come in order.
+    pub(crate) fn push_entropy(&mut self, layer: Vec<f32>) {
+        self.entropy_nats.push(layer);
     }
 
     /// Adds one layer's masses, `[target][head]`; layers come in order.

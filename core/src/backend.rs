@@ -92,6 +92,9 @@ pub trait Backend {
         targets: &TargetKeys,
     ) -> Vec<f32>;
 
+    /// For each head, the entropy of a block's pattern rows, summed, nats.
+    fn entropy_sum(&self, pattern: &Self::Buffer, shape: AttnShape, queries: Range<usize>) -> Vec<f32>;
+
     /// Edits one head's `z` in `[pos, head, d_head]`, at some positions or all.
     fn edit_head(
         &self,

@@ -1,73 +1,379 @@
-//! What heads do on the prompt at hand: how much of their attention goes where a known kind of head would look.
+//! Detectors: which heads do a known thing, as a published definition measures it.
 //!
-//! These are readings of one prompt, not verdicts: a head that scores high here may do something else elsewhere.
+//! A detector is one file with its [`Doc`] and a plan function, and one line in [`DETECTORS`]. The plan is data, checked
+//! before any work; [`Task`] carries it out a step at a time on any backend. The head map's readings of the prompt at
+//! hand use the same [`target`]s.
 
-use std::collections::HashMap;
+pub mod attention;
+pub mod doc;
+pub mod ov;
+pub mod stimulus;
+pub mod target;
 
-use serde::{Deserialize, Serialize};
+mod copying;
+mod copying_top1;
+mod current_token;
+mod custom;
+mod duplicate_token;
+mod entropy;
+mod first_token;
+mod induction;
+mod induction_diagonal;
+mod induction_jittered;
+mod previous_token;
+mod successor;
+mod tl_detect_head;
 
-use crate::hooks::TargetKeys;
+pub use target::{AttentionTarget, mean_over_rows};
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use crate::backend::Backend;
+use crate::detect::attention::{AttentionTask, AttentionWork, Copies};
+use crate::detect::copying::{CopyingTask, CopyingWork};
+use crate::detect::copying_top1::{CopyAccuracyTask, CopyAccuracyWork};
+use crate::detect::doc::Doc;
+use crate::detect::stimulus::{RepeatedBlocks, Stimulus};
+use crate::detect::successor::{SuccessorTask, SuccessorWork};
+use crate::detect::target::RepeatedBlock;
+use crate::forward::LoadedModel;
+use crate::hooks::PlanError;
 use crate::ids::TokenId;
+use crate::model::ModelConfig;
+use crate::tokenizer::{Tokenizer, TokenizerError};
 
-/// Where a head of a known kind attends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum AttentionTarget {
-    /// The tokens that followed earlier copies of this token (Olsson et al. 2022, "In-context Learning and Induction
-    /// Heads", prefix matching with the erratum of September 2022).
-    Induction,
-    /// The token before (Elhage et al. 2021, "A Mathematical Framework for Transformer Circuits").
-    PreviousToken,
-    /// Earlier copies of this token (Wang et al. 2022, "Interpretability in the Wild").
-    DuplicateToken,
-    /// The first token, as a resting place (Xiao et al. 2023, "Efficient Streaming Language Models with Attention
-    /// Sinks").
-    FirstToken,
-    /// The token itself.
-    CurrentToken,
+/// A number for every head, `[layer][head]`.
+pub type HeadTable = Vec<Vec<f32>>;
+
+/// A detector: what it says of itself, and how its work follows from a request.
+pub struct Detector {
+    /// Its description.
+    pub doc: Doc,
+    /// Checks a request and plans the work.
+    plan: fn(&Ask<'_>) -> Result<Work, DetectError>,
 }
 
-impl AttentionTarget {
-    /// Every target, in the order in which they are reported.
-    pub const ALL: [Self; 5] =
-        [Self::Induction, Self::PreviousToken, Self::DuplicateToken, Self::FirstToken, Self::CurrentToken];
+/// Every detector, in the order in which people meet them.
+pub const DETECTORS: [&Detector; 13] = [
+    &induction::DETECTOR,
+    &induction_diagonal::DETECTOR,
+    &induction_jittered::DETECTOR,
+    &previous_token::DETECTOR,
+    &duplicate_token::DETECTOR,
+    &first_token::DETECTOR,
+    &current_token::DETECTOR,
+    &entropy::DETECTOR,
+    &tl_detect_head::DETECTOR,
+    &copying::DETECTOR,
+    &copying_top1::DETECTOR,
+    &successor::DETECTOR,
+    &custom::DETECTOR,
+];
 
-    /// Stable name, such as `previous_token`.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Induction => "induction",
-            Self::PreviousToken => "previous_token",
-            Self::DuplicateToken => "duplicate_token",
-            Self::FirstToken => "first_token",
-            Self::CurrentToken => "current_token",
+/// A detector by its id; `previous-token` is `previous_token`.
+pub fn find(id: &str) -> Result<&'static Detector, DetectError> {
+    let wanted = id.replace('-', "_");
+    let found = DETECTORS.into_iter().find(|detector| detector.doc.id == wanted);
+    found.ok_or_else(|| DetectError::UnknownDetector {
+        id: id.to_owned(),
+        known: DETECTORS.map(|detector| detector.doc.id).join(", "),
+    })
+}
+
+/// What a detector is asked, and about which model.
+pub struct Ask<'a> {
+    /// The model's sizes.
+    pub config: &'a ModelConfig,
+    /// Its tokenizer.
+    pub tokenizer: &'a Tokenizer,
+    /// Put before generated sequences, if any.
+    pub bos: Option<TokenId>,
+    /// Seed of generated sequences.
+    pub seed: u64,
+    /// The caller's own sequences in place of generated ones.
+    pub sequences: Option<Vec<Vec<TokenId>>>,
+    /// The detector's own parameters, an object; null for the defaults.
+    pub params: Value,
+}
+
+impl Ask<'_> {
+    /// The parameters as the detector's own type.
+    fn params<T: DeserializeOwned + Default>(&self) -> Result<T, DetectError> {
+        if self.params.is_null() {
+            return Ok(T::default());
+        }
+        serde_json::from_value(self.params.clone()).map_err(|error| DetectError::Params(error.to_string()))
+    }
+
+    /// The caller's sequences, or blocks of random tokens.
+    fn blocks(&self, defaults: BlockDefaults, params: BlockParams) -> Result<Stimulus, DetectError> {
+        if let Some(sequences) = &self.sequences {
+            return Ok(Stimulus::given(sequences.clone()));
+        }
+        let lengths = params.n_tokens.map_or(defaults.lengths, |n_tokens| (n_tokens, n_tokens));
+        let n_repeats = params.n_repeats.unwrap_or(defaults.n_repeats);
+        let n_draws = params.n_draws.unwrap_or(N_DRAWS);
+        for (name, value, least) in
+            [("n_tokens", lengths.0, 1), ("n_repeats", n_repeats, 2), ("n_draws", n_draws, 1)]
+        {
+            if value < least || value > MAX_PARAM {
+                return Err(DetectError::Params(format!("{name} is {value}; give {least} to {MAX_PARAM}")));
+            }
+        }
+        let n_tokens = lengths.1.saturating_mul(n_repeats) + usize::from(self.bos.is_some());
+        if n_tokens > self.config.n_ctx {
+            return Err(PlanError::PromptTooLong { n_tokens, n_ctx: self.config.n_ctx }.into());
+        }
+        let blocks = RepeatedBlocks {
+            d_vocab: self.config.d_vocab,
+            bos: self.bos,
+            min_len: lengths.0,
+            max_len: lengths.1,
+            n_repeats,
+            n_draws,
+            seed: self.seed,
+        };
+        Ok(blocks.draw())
+    }
+}
+
+/// Draws of a generated stimulus, unless the caller says otherwise.
+const N_DRAWS: usize = 4;
+/// Largest value of a count among the parameters.
+const MAX_PARAM: usize = 10_000;
+
+/// What a detector's generated blocks are like.
+#[derive(Clone, Copy)]
+struct BlockDefaults {
+    /// Shortest and longest block.
+    lengths: (usize, usize),
+    /// Times that a block is read.
+    n_repeats: usize,
+}
+
+/// Parameters of generated blocks.
+#[derive(Clone, Copy, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct BlockParams {
+    n_tokens: Option<usize>,
+    n_repeats: Option<usize>,
+    n_draws: Option<usize>,
+}
+
+/// The first two copies of each sequence, for their losses; `None` unless every sequence is one block over and over.
+fn copies_of(stimulus: &Stimulus) -> Option<Vec<Copies>> {
+    let copies = stimulus.sequences.iter().map(|ids| {
+        let RepeatedBlock { start, period } = RepeatedBlock::of(ids)?;
+        // The second copy's own loss needs a second token.
+        (period > 1).then_some(Copies { first: start, second: start + period, end: start + 2 * period })
+    });
+    copies.collect()
+}
+
+/// A detector that reads attention to one target over repeated blocks of random tokens.
+fn targeted(
+    ask: &Ask<'_>,
+    target: AttentionTarget,
+    defaults: BlockDefaults,
+    lacks: &'static str,
+) -> Result<Work, DetectError> {
+    let stimulus = ask.blocks(defaults, ask.params()?)?;
+    let copies = (target == AttentionTarget::Induction).then(|| copies_of(&stimulus)).flatten();
+    let mut work =
+        AttentionWork::new(stimulus, |ids| attention::Reading::TargetedMass(target.keys_in_stimulus(ids)));
+    work.copies = copies;
+    work.check(lacks)?;
+    Ok(Work::Attention(work))
+}
+
+/// What a detector does, as data.
+#[derive(Clone, Debug, PartialEq)]
+enum Work {
+    Attention(AttentionWork),
+    Copying(CopyingWork),
+    CopyAccuracy(CopyAccuracyWork),
+    Successor(SuccessorWork),
+}
+
+/// A loaded model to work on.
+pub struct Ground<'a, B: Backend> {
+    /// Where it computes.
+    pub backend: &'a B,
+    /// Its weights.
+    pub model: &'a LoadedModel<B>,
+}
+
+/// Scores of several draws: their mean and spread.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Draws {
+    n: usize,
+    mean: Vec<Vec<f64>>,
+    /// Sum of squared distances from the mean (Welford 1962).
+    squares: Vec<Vec<f64>>,
+}
+
+impl Draws {
+    /// Takes one draw's scores.
+    pub fn push(&mut self, scores: HeadTable) {
+        if self.n == 0 {
+            self.mean = scores.iter().map(|heads| vec![0.0; heads.len()]).collect();
+            self.squares = self.mean.clone();
+        }
+        self.n += 1;
+        let cells = self.mean.iter_mut().flatten().zip(self.squares.iter_mut().flatten());
+        for ((mean, squares), score) in cells.zip(scores.into_iter().flatten()) {
+            let from_old = f64::from(score) - *mean;
+            *mean += from_old / self.n as f64;
+            *squares += from_old * (f64::from(score) - *mean);
         }
     }
 
-    /// The keys that each query of this prompt would attend to.
-    pub fn keys(self, ids: &[TokenId]) -> TargetKeys {
-        let mut earlier: HashMap<TokenId, Vec<usize>> = HashMap::new();
-        let rows = ids.iter().enumerate().map(|(query, id)| {
-            let copies = earlier.entry(*id).or_default();
-            let keys = match self {
-                Self::Induction => copies.iter().map(|copy| copy + 1).collect(),
-                Self::DuplicateToken => copies.clone(),
-                Self::PreviousToken => query.checked_sub(1).into_iter().collect(),
-                // Query 0 can only attend to itself, which says nothing.
-                Self::FirstToken => (query > 0).then_some(0).into_iter().collect(),
-                Self::CurrentToken => (query > 0).then_some(query).into_iter().collect(),
-            };
-            copies.push(query);
-            keys
-        });
-        TargetKeys(rows.collect())
+    /// Draws so far.
+    pub fn n(&self) -> usize {
+        self.n
+    }
+
+    /// Mean over draws; empty before the first.
+    pub fn mean(&self) -> HeadTable {
+        self.mean.iter().map(|heads| heads.iter().map(|mean| *mean as f32).collect()).collect()
+    }
+
+    /// Standard deviation over draws (with n - 1); `None` of fewer than two.
+    pub fn spread(&self) -> Option<HeadTable> {
+        let deviation = |squares: &f64| (squares / (self.n - 1) as f64).sqrt() as f32;
+        (self.n > 1).then(|| self.squares.iter().map(|heads| heads.iter().map(deviation).collect()).collect())
     }
 }
 
-/// Mean attention on the target over the queries that have one: `mass / n_rows`, and `n_rows`.
-pub fn mean_over_rows(mass: &[Vec<f32>], targets: &TargetKeys) -> (Vec<Vec<f32>>, usize) {
-    let n_rows = targets.0.iter().filter(|keys| !keys.is_empty()).count();
-    let mean = |mass: f32| if n_rows == 0 { 0.0 } else { mass / n_rows as f32 };
-    (mass.iter().map(|layer| layer.iter().map(|&mass| mean(mass)).collect()).collect(), n_rows)
+/// What a detector found.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Findings {
+    /// What the model read, or what was read off its weights.
+    pub stimulus: String,
+    /// Draws, or for a weights-only score the items that each head was scored on.
+    pub n: usize,
+    /// Every head's score.
+    pub scores: HeadTable,
+    /// Standard deviation over draws, where there are several.
+    pub spread: Option<HeadTable>,
+    /// What stands behind the scores; the shape is the detector's own.
+    pub evidence: Value,
+}
+
+/// A detector at work.
+pub struct Task<B: Backend>(TaskOf<B>);
+
+enum TaskOf<B: Backend> {
+    Attention(AttentionTask<B>),
+    Copying(CopyingTask),
+    CopyAccuracy(CopyAccuracyTask),
+    Successor(SuccessorTask<B>),
+}
+
+impl<B: Backend> Task<B> {
+    /// Checks a request and plans its work.
+    pub fn plan(detector: &Detector, ask: &Ask<'_>) -> Result<Self, DetectError> {
+        Ok(Self(match (detector.plan)(ask)? {
+            Work::Attention(work) => TaskOf::Attention(AttentionTask::new(work)),
+            Work::Copying(work) => TaskOf::Copying(CopyingTask::new(work)),
+            Work::CopyAccuracy(work) => TaskOf::CopyAccuracy(CopyAccuracyTask::new(work)),
+            Work::Successor(work) => TaskOf::Successor(SuccessorTask::new(work)),
+        }))
+    }
+
+    /// A short piece of the work; true when nothing is left.
+    pub fn step(&mut self, ground: &Ground<'_, B>) -> Result<bool, DetectError> {
+        match &mut self.0 {
+            TaskOf::Attention(task) => task.step(ground),
+            TaskOf::Copying(task) => Ok(task.step(ground)),
+            TaskOf::CopyAccuracy(task) => Ok(task.step(ground)),
+            TaskOf::Successor(task) => Ok(task.step(ground)),
+        }
+    }
+
+    /// Steps done and in all, in units of the detector's own.
+    pub fn progress(&self) -> (usize, usize) {
+        match &self.0 {
+            TaskOf::Attention(task) => task.progress(),
+            TaskOf::Copying(task) => task.progress(),
+            TaskOf::CopyAccuracy(task) => task.progress(),
+            TaskOf::Successor(task) => task.progress(),
+        }
+    }
+
+    /// Scores as far as they are known: the mean of the draws so far, or the layers done.
+    pub fn partial(&self) -> HeadTable {
+        match &self.0 {
+            TaskOf::Attention(task) => task.draws().mean(),
+            TaskOf::Copying(task) => task.partial(),
+            TaskOf::CopyAccuracy(task) => task.partial(),
+            TaskOf::Successor(task) => task.partial(),
+        }
+    }
+
+    /// What was found, once nothing is left.
+    pub fn finish(self) -> Findings {
+        match self.0 {
+            TaskOf::Attention(task) => Findings {
+                stimulus: task.stimulus().to_owned(),
+                n: task.draws().n(),
+                scores: task.draws().mean(),
+                spread: task.draws().spread(),
+                evidence: task.losses().map_or(Value::Null, |losses| {
+                    json!({
+                        "first_copy_nll_nats": losses.first_nats,
+                        "second_copy_nll_nats": losses.second_nats,
+                    })
+                }),
+            },
+            TaskOf::Copying(task) => task.finish(),
+            TaskOf::CopyAccuracy(task) => task.finish(),
+            TaskOf::Successor(task) => task.finish(),
+        }
+    }
+}
+
+/// Why a detector cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum DetectError {
+    /// No such detector.
+    #[error("there is no detector \"{id}\"; choose one of {known}")]
+    UnknownDetector {
+        /// What was asked for.
+        id: String,
+        /// Every id.
+        known: String,
+    },
+    /// Parameters that do not fit.
+    #[error("the detector's parameters do not fit: {0}")]
+    Params(String),
+    /// An empty list of sequences.
+    #[error("there is no sequence to read; give at least one list of token ids")]
+    NoSequences,
+    /// A sequence without anything the detector could read.
+    #[error("sequence {sequence} {lacks}")]
+    NothingToRead {
+        /// Which, counting from 0.
+        sequence: usize,
+        /// What it lacks and what would work.
+        lacks: &'static str,
+    },
+    /// The model lacks a part that the definition reads.
+    #[error("{0}")]
+    ModelLacks(&'static str),
+    /// No class has two members in a row that are single tokens.
+    #[error(
+        "no ordinal sequence has two neighbours that are single tokens in this tokenizer; give classes of your own in params"
+    )]
+    NoClasses,
+    /// Sequences that the model cannot read.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// Words that cannot be tokenised.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
 }
 
 #[cfg(test)]
@@ -75,27 +381,32 @@ mod tests {
     use super::*;
 
     #[test]
-    fn targets_of_a_repeated_block() {
-        let ids = [7, 8, 9, 7, 8, 9];
-        let keys = |target: AttentionTarget| target.keys(&ids).0;
-        assert_eq!(keys(AttentionTarget::Induction), [vec![], vec![], vec![], vec![1], vec![2], vec![3]]);
-        assert_eq!(
-            keys(AttentionTarget::DuplicateToken),
-            [vec![], vec![], vec![], vec![0], vec![1], vec![2]]
-        );
-        assert_eq!(keys(AttentionTarget::PreviousToken)[..3], [vec![], vec![0], vec![1]]);
-        assert_eq!(keys(AttentionTarget::FirstToken)[..2], [vec![], vec![0]]);
-        assert_eq!(keys(AttentionTarget::CurrentToken)[..2], [vec![], vec![1]]);
+    fn every_detector_is_registered_once_and_says_what_it_is() {
+        let ids: std::collections::BTreeSet<_> = DETECTORS.iter().map(|detector| detector.doc.id).collect();
+        assert_eq!(ids.len(), DETECTORS.len());
+        for detector in DETECTORS {
+            let Doc {
+                id, title, looks_for, why_it_matters, score, stimulus, source, known_confusions, ..
+            } = detector.doc;
+            for section in [title, looks_for, why_it_matters, score, stimulus, source, known_confusions] {
+                assert!(section.len() > 6, "{id} has an empty section");
+            }
+            assert!(detector.doc.version > 0);
+            assert!(std::ptr::eq(find(id).expect("registered"), detector));
+        }
+        assert_eq!(find("previous-token").expect("registered").doc.id, "previous_token");
+        assert!(find("no_such_detector").is_err_and(|error| error.to_string().contains("induction")));
     }
 
     #[test]
-    fn a_token_right_after_itself_is_its_own_induction_key() {
-        assert_eq!(AttentionTarget::Induction.keys(&[4, 4, 4]).0, [vec![], vec![1], vec![1, 2]]);
-    }
-
-    #[test]
-    fn without_rows_the_score_is_zero_not_nan() {
-        let (scores, n_rows) = mean_over_rows(&[vec![0.0]], &AttentionTarget::Induction.keys(&[1, 2, 3]));
-        assert_eq!((scores, n_rows), (vec![vec![0.0]], 0));
+    fn mean_and_spread_of_draws() {
+        let mut draws = Draws::default();
+        assert_eq!(draws.spread(), None);
+        for score in [1.0, 2.0, 6.0] {
+            draws.push(vec![vec![score, 5.0]]);
+        }
+        assert_eq!(draws.mean(), vec![vec![3.0, 5.0]]);
+        let spread = draws.spread().expect("three draws");
+        assert!((spread[0][0] - 7f32.sqrt()).abs() < 1e-6 && spread[0][1] == 0.0);
     }
 }

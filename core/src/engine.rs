@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use crate::activations::Activations;
 use crate::backend::Backend;
 use crate::backend::cpu::Cpu;
-use crate::detect::{AttentionTarget, mean_over_rows};
+use crate::detect::{self, Ask, AttentionTarget, Ground, HeadTable, mean_over_rows};
 use crate::error::Error;
 use crate::forward::{LoadedModel, Pass, Upload};
 use crate::hooks::{LogitPositions, PlanError, RunPlan, check_head, check_ids};
@@ -18,8 +18,8 @@ use crate::model::folder::FolderCheckpoint;
 use crate::model::gguf::GgufCheckpoint;
 use crate::model::{Checkpoint, ModelConfig};
 use crate::report::{
-    BosPolicy, HeadScores, ModelInfo, PatternReport, Prompt, Provenance, RunReport, RunRequest, TokenLogit,
-    TokensReport,
+    BosPolicy, DetectProvenance, DetectReport, DetectRequest, HeadScore, HeadScores, ModelInfo,
+    PatternReport, Prompt, Provenance, RunReport, RunRequest, TokenLogit, TokensReport,
 };
 use crate::tensor::HostTensor;
 use crate::tokenizer::Tokenizer;
@@ -167,19 +167,20 @@ impl Engine {
         self.backend.name()
     }
 
+    /// The BOS that a policy puts first, if it puts one.
+    fn bos(&self, policy: BosPolicy) -> Result<Option<TokenId>, Error> {
+        match policy {
+            BosPolicy::Auto => Ok(self.info.bos_id.filter(|_| self.info.adds_bos)),
+            BosPolicy::On => self.info.bos_id.ok_or(Error::NoBos).map(Some),
+            BosPolicy::Off => Ok(None),
+        }
+    }
+
     /// A text as the model reads it.
     pub fn tokenize(&self, text: &str, bos: BosPolicy) -> Result<TokensReport, Error> {
-        let adds_bos = match bos {
-            BosPolicy::Auto => self.info.adds_bos,
-            BosPolicy::On => true,
-            BosPolicy::Off => false,
-        };
-        let mut ids = Vec::new();
-        if adds_bos {
-            ids.push(self.info.bos_id.ok_or(Error::NoBos)?);
-        }
-        ids.extend(self.tokenizer.encode(text)?);
-        Ok(self.tokens_report(ids, adds_bos))
+        let bos = self.bos(bos)?;
+        let ids = bos.into_iter().chain(self.tokenizer.encode(text)?).collect();
+        Ok(self.tokens_report(ids, bos.is_some()))
     }
 
     fn tokens_report(&self, ids: Vec<TokenId>, added_bos: bool) -> TokensReport {
@@ -253,6 +254,28 @@ impl Engine {
         Ok(outcome.pattern(self, head).expect("the pattern of this head was asked for"))
     }
 
+    /// Plans a detector's work; everything is checked before any of it is done.
+    pub fn start_detect(&self, request: &DetectRequest) -> Result<DetectTask, Error> {
+        let detector = detect::find(&request.detector)?;
+        let ask = Ask {
+            config: &self.model.config,
+            tokenizer: &self.tokenizer,
+            bos: self.bos(request.bos)?,
+            seed: request.seed,
+            sequences: request.sequences.clone(),
+            params: request.params.clone(),
+        };
+        let task = detect::Task::plan(detector, &ask)?;
+        Ok(DetectTask { doc: &detector.doc, request: request.clone(), task })
+    }
+
+    /// Runs a detector to its end.
+    pub fn detect(&self, request: &DetectRequest) -> Result<DetectReport, Error> {
+        let mut task = self.start_detect(request)?;
+        while !task.step(self)? {}
+        task.finish(self)
+    }
+
     /// A prompt of `n_tokens` pseudorandom ids, the same on every machine: what benchmarks run.
     pub fn bench_request(&self, n_tokens: usize) -> RunRequest {
         // Knuth's multiplicative hash spreads the ids over the vocabulary.
@@ -298,6 +321,59 @@ impl Engine {
             engine: self.engine_name(),
             build: env!("CARGO_PKG_VERSION").to_owned(),
         }
+    }
+}
+
+/// A detector at work.
+pub struct DetectTask {
+    doc: &'static detect::doc::Doc,
+    request: DetectRequest,
+    task: detect::Task<Cpu>,
+}
+
+impl DetectTask {
+    /// A short piece of the work; true when nothing is left.
+    pub fn step(&mut self, engine: &Engine) -> Result<bool, Error> {
+        Ok(self.task.step(&Ground { backend: &engine.backend, model: &engine.model })?)
+    }
+
+    /// Steps done and in all, in units of the detector's own.
+    pub fn progress(&self) -> (usize, usize) {
+        self.task.progress()
+    }
+
+    /// Scores as far as they are known: the mean of the draws so far, or the layers done.
+    pub fn partial(&self) -> HeadTable {
+        self.task.partial()
+    }
+
+    /// The report, once nothing is left.
+    pub fn finish(self, engine: &Engine) -> Result<DetectReport, Error> {
+        let findings = self.task.finish();
+        if findings.scores.iter().flatten().any(|score| !score.is_finite()) {
+            return Err(Error::NotFinite);
+        }
+        let mut ranked: Vec<HeadScore> = engine
+            .heads()
+            .map(|head| HeadScore { head, score: findings.scores[head.layer][head.head] })
+            .collect();
+        ranked.sort_by(|a, b| b.score.total_cmp(&a.score));
+        let threshold = self.doc.threshold.map(|threshold| threshold.value);
+        let is_found = |found: &&HeadScore| threshold.is_some_and(|threshold| found.score > threshold);
+        Ok(DetectReport {
+            detector: self.doc.id.to_owned(),
+            version: self.doc.version,
+            definition: self.doc.score.to_owned(),
+            stimulus: findings.stimulus,
+            n: findings.n,
+            scores: findings.scores,
+            spread: findings.spread,
+            threshold,
+            found: ranked.iter().filter(is_found).map(|found| found.head).collect(),
+            best: ranked[0],
+            evidence: findings.evidence,
+            provenance: DetectProvenance { run: engine.provenance(), request: self.request },
+        })
     }
 }
 

@@ -1,5 +1,6 @@
 //! Every way in which the engine can refuse, with a stable code for programs and a sentence for people.
 
+use crate::detect::DetectError;
 use crate::hooks::PlanError;
 use crate::ids::ParseIdError;
 use crate::model::ModelError;
@@ -17,6 +18,9 @@ pub enum Error {
     /// Prompt, head or edits.
     #[error(transparent)]
     Plan(#[from] PlanError),
+    /// A detector.
+    #[error(transparent)]
+    Detect(#[from] DetectError),
     /// A name of a head or hook point.
     #[error(transparent)]
     ParseId(#[from] ParseIdError),
@@ -30,6 +34,16 @@ pub enum Error {
     NotFinite,
 }
 
+fn plan_code(error: &PlanError) -> &'static str {
+    match error {
+        PlanError::EmptyPrompt => "empty_prompt",
+        PlanError::PromptTooLong { .. } => "prompt_too_long",
+        PlanError::UnknownHead { .. } => "unknown_head",
+        PlanError::UnknownToken { .. } => "unknown_token",
+        _ => "bad_request",
+    }
+}
+
 impl Error {
     /// Stable name for programs.
     pub fn code(&self) -> &'static str {
@@ -39,11 +53,12 @@ impl Error {
             Self::Model(_) => "not_a_model",
             Self::Tokenizer(TokenizerError::Encode(_)) => "bad_prompt",
             Self::Tokenizer(_) => "bad_tokenizer",
-            Self::Plan(PlanError::EmptyPrompt) => "empty_prompt",
-            Self::Plan(PlanError::PromptTooLong { .. }) => "prompt_too_long",
-            Self::Plan(PlanError::UnknownHead { .. }) | Self::ParseId(_) => "unknown_head",
-            Self::Plan(PlanError::UnknownToken { .. }) => "unknown_token",
-            Self::Plan(_) => "bad_request",
+            Self::Plan(error) | Self::Detect(DetectError::Plan(error)) => plan_code(error),
+            Self::ParseId(_) => "unknown_head",
+            Self::Detect(DetectError::UnknownDetector { .. }) => "unknown_detector",
+            Self::Detect(DetectError::ModelLacks(_) | DetectError::NoClasses) => "model_lacks",
+            Self::Detect(DetectError::NothingToRead { .. } | DetectError::NoSequences) => "nothing_to_read",
+            Self::Detect(_) => "bad_request",
             Self::NoBos => "no_bos",
             Self::NotFinite => "not_finite",
         }

@@ -203,6 +203,7 @@ impl<B: Backend> LayerStep<'_, B> {
         let block_len = (MAX_BLOCK_WEIGHTS / (shape.n_heads * shape.n_tokens)).max(1);
         let mut kept = self.kept_weights(pass);
         let mut mass = vec![vec![0.0; shape.n_heads]; pass.plan.targets.len()];
+        let mut entropy = vec![0.0; shape.n_heads];
         let mut z_blocks = Vec::new();
         for first in (0..shape.n_tokens).step_by(block_len) {
             let queries = first..(first + block_len).min(shape.n_tokens);
@@ -216,6 +217,10 @@ impl<B: Backend> LayerStep<'_, B> {
                 let block = self.backend.target_mass(&pattern, shape, queries.clone(), keys);
                 mass.iter_mut().zip(block).for_each(|(sum, more)| *sum += more);
             }
+            if pass.plan.entropy {
+                let block = self.backend.entropy_sum(&pattern, shape, queries.clone());
+                entropy.iter_mut().zip(block).for_each(|(sum, more)| *sum += more);
+            }
             z_blocks.push(self.backend.mix_values(&pattern, v, shape, queries));
         }
         for weights in kept {
@@ -223,6 +228,9 @@ impl<B: Backend> LayerStep<'_, B> {
         }
         if !pass.plan.targets.is_empty() {
             pass.activations.push_target_mass(mass);
+        }
+        if pass.plan.entropy {
+            pass.activations.push_entropy(entropy);
         }
         self.backend.concat(z_blocks)
     }

@@ -104,6 +104,18 @@ impl CaptureSet {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TargetKeys(pub Vec<Vec<usize>>);
 
+impl TargetKeys {
+    /// Queries that have a key.
+    pub fn n_rows(&self) -> usize {
+        self.0.iter().filter(|keys| !keys.is_empty()).count()
+    }
+
+    /// Cells in all.
+    pub fn n_cells(&self) -> usize {
+        self.0.iter().map(Vec::len).sum()
+    }
+}
+
 /// At which positions logits are wanted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LogitPositions {
@@ -125,6 +137,8 @@ pub struct RunPlan {
     pub pattern_heads: Vec<HeadId>,
     /// Attention targets whose mass is summed for every head.
     pub targets: Vec<TargetKeys>,
+    /// Whether the entropy of every head's rows is summed.
+    pub entropy: bool,
     /// Edits, applied in order.
     pub interventions: Vec<Intervention>,
     /// Where logits are wanted.
@@ -201,6 +215,11 @@ pub fn check_ids(ids: &[TokenId], config: &ModelConfig) -> Result<(), PlanError>
     if ids.len() > config.n_ctx {
         return Err(PlanError::PromptTooLong { n_tokens: ids.len(), n_ctx: config.n_ctx });
     }
+    check_vocabulary(ids, config)
+}
+
+/// Fails unless the model knows these ids.
+pub fn check_vocabulary(ids: &[TokenId], config: &ModelConfig) -> Result<(), PlanError> {
     match ids.iter().find(|&&id| id as usize >= config.d_vocab) {
         Some(&id) => Err(PlanError::UnknownToken { id, d_vocab: config.d_vocab }),
         None => Ok(()),

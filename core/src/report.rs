@@ -3,6 +3,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use serde_json::Value;
+
 use crate::hooks::Intervention;
 use crate::ids::{HeadId, TokenId};
 
@@ -168,6 +170,73 @@ pub struct HeadScores {
     pub scores: Vec<Vec<f32>>,
     /// How many query positions have a target in this prompt; with 0 every score is 0 and means nothing.
     pub n_rows: usize,
+}
+
+/// `detect`: which heads do what a detector looks for.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct DetectRequest {
+    /// The detector's id, such as `induction`.
+    pub detector: String,
+    /// Seed of its stimulus.
+    #[serde(default)]
+    pub seed: u64,
+    /// Whether a BOS comes before generated sequences.
+    #[serde(default)]
+    pub bos: BosPolicy,
+    /// Sequences in place of generated ones, used as they are (no BOS is added).
+    #[serde(default)]
+    pub sequences: Option<Vec<Vec<TokenId>>>,
+    /// The detector's own parameters; see its description.
+    #[serde(default)]
+    pub params: Value,
+}
+
+/// What a detector found.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DetectReport {
+    /// The detector's id.
+    pub detector: String,
+    /// Its version: the same request can give other scores under another one.
+    pub version: u32,
+    /// How a score is defined.
+    pub definition: String,
+    /// What the model read.
+    pub stimulus: String,
+    /// Draws, or for a weights-only score the items behind it.
+    pub n: usize,
+    /// `[layer][head]`.
+    pub scores: Vec<Vec<f32>>,
+    /// Standard deviation over draws, `[layer][head]`; null of fewer than two draws.
+    pub spread: Option<Vec<Vec<f32>>>,
+    /// From which score on a head is called by the detector's name; null where the score names nothing.
+    pub threshold: Option<f32>,
+    /// Heads above the threshold, the strongest first; empty is a result: none found.
+    pub found: Vec<HeadId>,
+    /// The strongest head, found or not.
+    pub best: HeadScore,
+    /// What stands behind the scores; the shape is the detector's own.
+    pub evidence: Value,
+    /// What produced the numbers.
+    pub provenance: DetectProvenance,
+}
+
+/// One head with its score.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HeadScore {
+    /// The head.
+    pub head: HeadId,
+    /// Its score.
+    pub score: f32,
+}
+
+/// Enough to run a detector again.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DetectProvenance {
+    /// Model, engine and build.
+    #[serde(flatten)]
+    pub run: Provenance,
+    /// The request.
+    pub request: DetectRequest,
 }
 
 /// Prefill speed, every head's attention scored.

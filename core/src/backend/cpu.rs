@@ -80,6 +80,10 @@ impl Backend for Cpu {
         attention::target_mass(pattern, shape, queries, targets)
     }
 
+    fn entropy_sum(&self, pattern: &Vec<f32>, shape: AttnShape, queries: Range<usize>) -> Vec<f32> {
+        attention::entropy_sum(pattern, shape, queries)
+    }
+
     fn edit_head(
         &self,
         z: Vec<f32>,

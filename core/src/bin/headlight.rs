@@ -7,11 +7,12 @@ use std::time::Instant;
 
 use anyhow::{Context, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use headlight_core::detect::DETECTORS;
 use headlight_core::engine::{Engine, Loading, Want};
 use headlight_core::hooks::Intervention;
 use headlight_core::ids::{HeadId, TokenId};
-use headlight_core::report::{BenchReport, BosPolicy, PrefillSpeed, Prompt, RunRequest};
-use serde::Serialize;
+use headlight_core::report::{BenchReport, BosPolicy, DetectRequest, PrefillSpeed, Prompt, RunRequest};
+use serde::{Deserialize, Serialize};
 
 /// Look at attention heads from the command line. Every command prints JSON.
 #[derive(Parser)]
@@ -54,6 +55,28 @@ enum Command {
         #[arg(long)]
         head: HeadId,
     },
+    /// Which heads do what a detector looks for: every head's score, with what stands behind it.
+    Detect {
+        #[command(flatten)]
+        model: ModelArg,
+        /// The detector, such as induction; `headlight detectors` lists them.
+        #[arg(long)]
+        detector: String,
+        /// Seed of the stimulus.
+        #[arg(long, default_value_t = 0)]
+        seed: u64,
+        /// Whether a beginning-of-sequence token comes before generated sequences; auto follows the model's metadata.
+        #[arg(long, value_enum, default_value_t = Bos::Auto)]
+        bos: Bos,
+        /// Token sequences in place of generated ones: a JSON file with a list of lists of ids.
+        #[arg(long)]
+        ids_file: Option<PathBuf>,
+        /// The detector's own parameters as JSON.
+        #[arg(long)]
+        params: Option<String>,
+    },
+    /// Every detector with its description.
+    Detectors,
     /// What the model is: sizes, sha256.
     Info {
         #[command(flatten)]
@@ -150,6 +173,22 @@ fn run(command: Command) -> anyhow::Result<()> {
             let request = prompt.request(0)?;
             print(&model.load()?.patterns(&request, head)?)
         }
+        Command::Detect { model, detector, seed, bos, ids_file, params } => {
+            let sequences = ids_file.as_deref().map(read_sequences).transpose()?;
+            let params = params.map_or(Ok(serde_json::Value::Null), |json| {
+                serde_json::from_str(&json).context("--params is not JSON")
+            })?;
+            // A misspelt detector is told before the model is read.
+            headlight_core::detect::find(&detector)?;
+            print(&model.load()?.detect(&DetectRequest {
+                detector,
+                seed,
+                bos: bos.into(),
+                sequences,
+                params,
+            })?)
+        }
+        Command::Detectors => print(&DETECTORS.map(|detector| detector.doc)),
         Command::Info { model } => print(model.load()?.info()),
         Command::Bench { model, prefill, repeats } => print(&bench(&model.load()?, &prefill, repeats)?),
     }
@@ -158,6 +197,16 @@ fn run(command: Command) -> anyhow::Result<()> {
 fn print(report: &impl Serialize) -> anyhow::Result<()> {
     println!("{}", serde_json::to_string(report).context("the report cannot be written as JSON")?);
     Ok(())
+}
+
+/// A list of sequences of ids, or an object that has one under `sequences` or `tokens`.
+fn read_sequences(path: &Path) -> anyhow::Result<Vec<Vec<TokenId>>> {
+    let json: serde_json::Value = serde_json::from_slice(&read_file(path)?)
+        .with_context(|| format!("{} is not JSON", path.display()))?;
+    let inner = ["sequences", "tokens"].iter().find_map(|key| json.get(key));
+    Vec::deserialize(inner.unwrap_or(&json)).with_context(|| {
+        format!("{} holds no list of lists of token ids, such as [[5, 6, 5, 6]]", path.display())
+    })
 }
 
 impl ModelArg {

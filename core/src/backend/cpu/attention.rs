@@ -90,6 +90,13 @@ pub fn target_mass(
     pattern.chunks_exact(queries.len() * n_tokens).map(mass_of).collect()
 }
 
+/// For each head, `-Σ_key p ln p` of its rows, summed over a block of queries, nats; `0 ln 0` is 0.
+pub fn entropy_sum(pattern: &[f32], shape: AttnShape, queries: Range<usize>) -> Vec<f32> {
+    let entropy = |p: &f32| if *p > 0.0 { -f64::from(*p) * f64::from(*p).ln() } else { 0.0 };
+    let heads = pattern.chunks_exact(queries.len() * shape.n_tokens);
+    heads.map(|rows| rows.iter().map(entropy).sum::<f64>() as f32).collect()
+}
+
 /// Edits one head's `z` in `[pos, head, d_head]`.
 pub fn edit_head(
     mut z: Vec<f32>,
@@ -162,6 +169,13 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn entropy_of_an_even_row_is_the_logarithm_of_its_keys() {
+        let shape = AttnShape { n_heads: 1, n_kv_heads: 1, d_head: 2, n_tokens: 4 };
+        let pattern = [1.0, 0.0, 0.0, 0.0, 0.25, 0.25, 0.25, 0.25];
+        assert!((entropy_sum(&pattern, shape, 0..2)[0] - 4f32.ln()).abs() < 1e-6);
     }
 
     #[test]
