@@ -3,6 +3,7 @@
 
 use std::future::Future;
 
+use headlight_core::detect::DETECTORS;
 use headlight_core::ids::HeadId;
 use headlight_core::report::{BosPolicy, RunRequest};
 use js_sys::{Function, Object, Promise, Reflect};
@@ -88,6 +89,13 @@ pub fn install(client: &Client) {
         let PatternArgs { run, head } = read(args)?;
         match client.request(Call::Patterns { run, head }).await? {
             Reply::Patterns(report) => Ok(report),
+            _ => Err(unexpected()),
+        }
+    });
+    method(&api, "detectors", client, async |_, _: JsValue, _| Ok(DETECTORS.map(|detector| detector.doc)));
+    method(&api, "detect", client, async |client, args: JsValue, _| {
+        match client.request(Call::Detect(read(args)?)).await? {
+            Reply::Detect(report) => Ok(*report),
             _ => Err(unexpected()),
         }
     });

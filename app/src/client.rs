@@ -46,7 +46,8 @@ pub struct Loaded {
     pub cache_note: Option<String>,
 }
 
-type Answer = Result<Reply, ErrorReport>;
+/// The end of a request.
+pub type Answer = Result<Reply, ErrorReport>;
 type LoadResult = Result<ModelInfo, ErrorReport>;
 
 struct Pending {
@@ -228,6 +229,17 @@ impl Client {
         receiver.await.unwrap_or_else(|_| Err(error("crashed", "the engine was restarted; try again")))
     }
 
+    /// Sends a long request; gives its id, for [`Self::cancel`], and its answer.
+    pub fn begin(
+        &self,
+        call: Call,
+        on_progress: impl FnMut(Progress) + 'static,
+    ) -> (u32, impl Future<Output = Answer> + use<>) {
+        let (id, receiver) = self.send(call, Some(Box::new(on_progress)));
+        let lost = |_| Err(error("crashed", "the engine was restarted; try again"));
+        (id, async { receiver.await.unwrap_or_else(lost) })
+    }
+
     /// Asks for a view. While one is computed only the newest other one waits; older ones fail with `cancelled`.
     pub async fn view(&self, request: ViewRequest) -> Result<View, ErrorReport> {
         let (answer, receiver) = oneshot::channel();
@@ -264,7 +276,8 @@ impl Client {
         self.cancel(self.0.view_id.get());
     }
 
-    fn cancel(&self, id: u32) {
+    /// Stops a request; nothing happens when it has ended.
+    pub fn cancel(&self, id: u32) {
         let is_pending = self.0.pending.borrow().contains_key(&id);
         if is_pending && self.0.is_ready.get() {
             self.post(&Request { id: 0, call: Call::Cancel(id) });

@@ -2,6 +2,7 @@
 //! happens is decided in `state`; here are the DOM, the canvas and the keyboard.
 
 mod banner;
+mod detector;
 mod footer;
 mod head_map;
 mod header;

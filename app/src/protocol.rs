@@ -6,12 +6,13 @@
 use headlight_core::hooks::Intervention;
 use headlight_core::ids::HeadId;
 use headlight_core::report::{
-    BenchReport, BosPolicy, HeadScores, ModelInfo, PatternReport, RunReport, RunRequest, TokensReport,
+    BenchReport, BosPolicy, DetectReport, DetectRequest, HeadScores, ModelInfo, PatternReport, RunReport,
+    RunRequest, TokensReport,
 };
 use serde::{Deserialize, Serialize};
 
 /// Raised whenever a message changes its meaning; page and worker must agree.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
 
 /// One request of the page.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -49,6 +50,8 @@ pub enum Call {
     },
     /// Everything the page shows of a prompt. A newer view cancels an older one.
     View(ViewRequest),
+    /// Which heads do what a detector looks for, as the command line's `detect`.
+    Detect(DetectRequest),
     /// Prefill speed.
     Bench {
         /// Prompt lengths in tokens.
@@ -159,12 +162,15 @@ pub enum Event {
 pub struct Progress {
     /// What is going on.
     pub stage: Stage,
-    /// Units done: bytes for `Download`, `ReadCache` and `Verify`, tensors for `Unpack`, runs for `Bench`.
+    /// Units done: bytes for `Download`, `ReadCache` and `Verify`, tensors for `Unpack`, runs for `Bench`,
+    /// the detector's own steps for `Detect`.
     pub done: u64,
     /// Units in all, when known.
     pub total: Option<u64>,
     /// Milliseconds since the stage began.
     pub elapsed_ms: f64,
+    /// For `Detect`, the scores as far as they are known, `[layer][head]`.
+    pub scores: Option<Vec<Vec<f32>>>,
 }
 
 /// Stages of long requests.
@@ -180,6 +186,8 @@ pub enum Stage {
     Unpack,
     /// Benchmark runs.
     Bench,
+    /// A detector's work.
+    Detect,
 }
 
 /// Answers, one for each [`Call`] that has one.
@@ -206,6 +214,8 @@ pub enum Reply {
     Patterns(PatternReport),
     /// To `View`.
     View(Box<View>),
+    /// To `Detect`.
+    Detect(Box<DetectReport>),
     /// To `Bench`.
     Bench(BenchReport),
 }

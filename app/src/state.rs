@@ -1,18 +1,19 @@
 //! The page's state and its one writer: [`update`] takes a message, changes the state and says what has to be done
 //! outside. It does no IO itself, so it is tested natively; `runner` carries out the [`Task`]s.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use headlight_core::hooks::Intervention;
 use headlight_core::ids::HeadId;
-use headlight_core::report::{BosPolicy, ModelInfo, TokensReport};
+use headlight_core::report::{BosPolicy, DetectReport, DetectRequest, HeadScores, ModelInfo, TokensReport};
 
 use crate::models::{FIRST_MODEL, ManifestModel, manifest};
 use crate::protocol::{ErrorReport, ModelSource, Progress, View, ViewRequest};
 use crate::view_model::colour::Theme;
 use crate::view_model::cut_text;
-use crate::view_model::measure::{Measure, ranking};
+use crate::view_model::lens::{Lens, report_scores};
+use crate::view_model::measure::ranking;
 
 /// Next tokens shown.
 pub const N_NEXT_TOKENS: usize = 10;
@@ -64,6 +65,28 @@ pub struct CurrentModel {
     pub source: ModelSource,
     /// Whether the worker holds it; not after a crash, until it is loaded again.
     pub is_live: bool,
+}
+
+/// One detector on the current model.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Detection {
+    /// Which run; replies to older ones are ignored.
+    pub detect_id: u32,
+    /// How far it is.
+    pub stage: DetectionStage,
+}
+
+/// How far a detector is.
+#[derive(Clone, Debug, PartialEq)]
+pub enum DetectionStage {
+    /// At work, with its last report.
+    Running(Option<Progress>),
+    /// Done.
+    Done(Arc<DetectReport>),
+    /// Stopped by the user, or because its model went.
+    Stopped,
+    /// It cannot run.
+    Failed(ErrorReport),
 }
 
 /// What is wrong, as the banner shows it.
@@ -127,10 +150,14 @@ pub struct AppState {
     /// Whether the newest view asked for failed, so that `view` shows an older prompt.
     pub is_stale: bool,
     /// What colours the head map.
-    pub measure: Measure,
+    pub lens: Lens,
+    /// Detectors on the current model, by id.
+    pub detections: BTreeMap<&'static str, Detection>,
+    /// Number of the newest detector run.
+    pub detect_id: u32,
     /// The head held by a click.
     pub selected: Option<HeadId>,
-    /// The head shown while none is held: the strongest of the measure when it was last chosen.
+    /// The head shown while none is held: the strongest of the lens when it was last chosen.
     pub preview: Option<HeadId>,
     /// Whether `preview` was the strongest of anything, or only stands in for one.
     pub is_preview_ranked: bool,
@@ -161,7 +188,9 @@ impl Default for AppState {
             load_id: 0,
             is_running: false,
             is_stale: false,
-            measure: Measure::default(),
+            lens: Lens::default(),
+            detections: BTreeMap::new(),
+            detect_id: 0,
             selected: None,
             preview: None,
             is_preview_ranked: false,
@@ -209,6 +238,29 @@ impl AppState {
             return Vec::new();
         }
         vec![Intervention::Zero { heads: self.ablated.iter().copied().collect(), positions: None }]
+    }
+
+    /// What the head map shows, as far as it is known.
+    pub fn lens_scores(&self) -> Option<HeadScores> {
+        match self.lens {
+            Lens::Prompt(measure) => measure.scores(&self.view.as_ref()?.scores).cloned(),
+            Lens::Detector(doc) => match &self.detections.get(doc.id)?.stage {
+                DetectionStage::Done(report) => Some(report_scores(report)),
+                DetectionStage::Running(Some(progress)) => {
+                    let scores = progress.scores.clone().filter(|scores| !scores.is_empty())?;
+                    Some(HeadScores { target: doc.id.to_owned(), scores, n_rows: 1 })
+                }
+                _ => None,
+            },
+        }
+    }
+
+    /// The finished detectors' reports.
+    pub fn reports(&self) -> impl Iterator<Item = &DetectReport> {
+        self.detections.values().filter_map(|detection| match &detection.stage {
+            DetectionStage::Done(report) => Some(report.as_ref()),
+            _ => None,
+        })
     }
 
     fn title_of(&self, id: &str) -> String {
@@ -287,8 +339,33 @@ pub enum Msg {
         /// Why.
         error: ErrorReport,
     },
-    /// Another measure for the map.
-    SetMeasure(Measure),
+    /// Another lens for the map; a detector that has not run yet starts.
+    SetLens(Lens),
+    /// The user has the lens' detector run (again).
+    RunDetector,
+    /// The user stops the lens' detector.
+    StopDetector,
+    /// Progress of a detector.
+    DetectProgress {
+        /// Which run.
+        detect_id: u32,
+        /// How far, with the scores so far.
+        progress: Progress,
+    },
+    /// A detector is done.
+    Detected {
+        /// Which run.
+        detect_id: u32,
+        /// What it found.
+        report: Arc<DetectReport>,
+    },
+    /// A detector failed or was stopped.
+    DetectFailed {
+        /// Which run.
+        detect_id: u32,
+        /// Why.
+        error: ErrorReport,
+    },
     /// A click on a head: holds it, or releases it if it is held.
     ToggleHead(HeadId),
     /// Releases the held token, else the held head.
@@ -354,6 +431,15 @@ pub enum Task {
         /// How many tokens to keep.
         n_tokens: usize,
     },
+    /// Run a detector.
+    Detect {
+        /// Number to report back.
+        detect_id: u32,
+        /// Which, and on what.
+        request: DetectRequest,
+    },
+    /// Stop a detector.
+    StopDetect(u32),
     /// Remember the palette.
     KeepTheme(ThemeChoice),
 }
@@ -391,14 +477,39 @@ pub fn update(state: &mut AppState, msg: Msg) -> Vec<Task> {
         Msg::SetBos(bos) => {
             state.bos = bos;
             state.held_token = None;
-            run(state, 0)
+            // Generated sequences follow the BOS switch: other scores, and no mixing of the two.
+            let mut tasks = forget_detections(state);
+            tasks.extend(run(state, 0));
+            tasks.extend(start_detector(state, Again::No));
+            tasks
         }
         Msg::Viewed { view_id, view } => viewed(state, view_id, view),
         Msg::ViewFailed { view_id, error } => view_failed(state, view_id, error),
-        Msg::SetMeasure(measure) => {
-            state.measure = measure;
+        Msg::SetLens(lens) => {
+            state.lens = lens;
+            let tasks = start_detector(state, Again::No);
+            preview_strongest(state);
+            tasks.into_iter().chain(run_for_pattern(state)).collect()
+        }
+        Msg::RunDetector => start_detector(state, Again::Yes),
+        Msg::StopDetector => {
+            let id = lens_detection(state).map(|detection| detection.detect_id);
+            id.map(Task::StopDetect).into_iter().collect()
+        }
+        Msg::DetectProgress { detect_id, progress } => {
+            set_stage(state, detect_id, DetectionStage::Running(Some(progress)));
+            Vec::new()
+        }
+        Msg::Detected { detect_id, report } => {
+            set_stage(state, detect_id, DetectionStage::Done(report));
             preview_strongest(state);
             run_for_pattern(state)
+        }
+        Msg::DetectFailed { detect_id, error } => {
+            let is_stopped = ["cancelled", "crashed", "no_model"].contains(&error.code.as_str());
+            let stage = if is_stopped { DetectionStage::Stopped } else { DetectionStage::Failed(error) };
+            set_stage(state, detect_id, stage);
+            Vec::new()
         }
         Msg::ToggleHead(head) => {
             state.selected = (state.selected != Some(head) && state.has_head(head)).then_some(head);
@@ -461,12 +572,62 @@ fn worker_crashed(state: &mut AppState, error: ErrorReport) -> Vec<Task> {
     fail(state, error)
 }
 
+/// Whether a detector that has run, or was stopped, runs once more.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Again {
+    Yes,
+    No,
+}
+
+fn lens_detection(state: &AppState) -> Option<&Detection> {
+    match state.lens {
+        Lens::Detector(doc) => state.detections.get(doc.id),
+        Lens::Prompt(_) => None,
+    }
+}
+
+/// Starts the lens' detector, unless it is at work, has run, or there is no model.
+fn start_detector(state: &mut AppState, again: Again) -> Vec<Task> {
+    let Lens::Detector(doc) = state.lens else { return Vec::new() };
+    let is_idle = match lens_detection(state).map(|detection| &detection.stage) {
+        None => true,
+        Some(DetectionStage::Running(_)) => false,
+        Some(_) => again == Again::Yes,
+    };
+    if !is_idle || !state.model.as_ref().is_some_and(|model| model.is_live) {
+        return Vec::new();
+    }
+    state.detect_id += 1;
+    let detect_id = state.detect_id;
+    state.detections.insert(doc.id, Detection { detect_id, stage: DetectionStage::Running(None) });
+    let request = DetectRequest { detector: doc.id.to_owned(), bos: state.bos, ..DetectRequest::default() };
+    vec![Task::Detect { detect_id, request }]
+}
+
+fn set_stage(state: &mut AppState, detect_id: u32, stage: DetectionStage) {
+    let found = state.detections.values_mut().find(|detection| detection.detect_id == detect_id);
+    if let Some(detection) = found {
+        detection.stage = stage;
+    }
+}
+
+/// Lets go of every detector's result and stops those at work.
+fn forget_detections(state: &mut AppState) -> Vec<Task> {
+    let detections = std::mem::take(&mut state.detections);
+    let running =
+        detections.values().filter(|detection| matches!(detection.stage, DetectionStage::Running(_)));
+    running.map(|detection| Task::StopDetect(detection.detect_id)).collect()
+}
+
 fn load(state: &mut AppState, source: ModelSource) -> Vec<Task> {
     state.load_id += 1;
     state.problem = None;
+    // A detector at work would keep the old model in memory beside the new one.
+    let running = state.detections.values().filter(|d| matches!(d.stage, DetectionStage::Running(_)));
+    let stops: Vec<Task> = running.map(|detection| Task::StopDetect(detection.detect_id)).collect();
     let (load_id, title) = (state.load_id, state.title_of(&source.id));
     state.loading = Some(LoadingModel { load_id, source: source.clone(), title, progress: None });
-    vec![Task::Load { load_id, source }]
+    stops.into_iter().chain([Task::Load { load_id, source }]).collect()
 }
 
 fn loaded(
@@ -497,11 +658,14 @@ fn loaded(
         state.preview = None;
         state.ablated.clear();
         state.held_token = None;
+        state.detections.clear();
     }
     if state.bos == BosPolicy::On && state.model.as_ref().is_some_and(|model| model.info.bos_id.is_none()) {
         state.bos = BosPolicy::Auto;
     }
-    run(state, 0)
+    let mut tasks = run(state, 0);
+    tasks.extend(start_detector(state, Again::No));
+    tasks
 }
 
 fn load_failed(state: &mut AppState, load_id: u32, error: ErrorReport) -> Vec<Task> {
@@ -578,8 +742,8 @@ fn forget_prompt_problem(state: &mut AppState) {
 }
 
 fn preview_strongest(state: &mut AppState) {
-    let scores = state.view.as_ref().and_then(|view| state.measure.scores(&view.scores));
-    if let Some((head, _)) = scores.and_then(|scores| ranking(scores).into_iter().next()) {
+    let scores = state.lens_scores();
+    if let Some((head, _)) = scores.and_then(|scores| ranking(&scores).into_iter().next()) {
         state.preview = Some(head);
         state.is_preview_ranked = true;
     } else if state.preview.is_none() && state.model.is_some() {

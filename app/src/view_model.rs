@@ -2,6 +2,7 @@
 //! [`colour`], the DOM is the components'.
 
 pub mod colour;
+pub mod lens;
 pub mod measure;
 pub mod plot;
 
@@ -150,12 +151,14 @@ pub fn progress_text(progress: &Progress) -> ProgressText {
         Stage::Verify => "Checking sha256",
         Stage::Unpack => "Unpacking weights",
         Stage::Bench => "Measuring",
+        Stage::Detect => "Detecting",
     };
     let in_bytes = matches!(progress.stage, Stage::Download | Stage::ReadCache | Stage::Verify);
     let amount = |n: u64| if in_bytes { size_text(n) } else { n.to_string() };
     let unit = match progress.stage {
         Stage::Unpack => " tensors",
         Stage::Bench => " runs",
+        Stage::Detect => " steps",
         _ => "",
     };
     let mut detail = match progress.total {

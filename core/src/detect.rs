@@ -276,7 +276,7 @@ impl<B: Backend> Task<B> {
     /// Checks a request and plans its work.
     pub fn plan(detector: &Detector, ask: &Ask<'_>) -> Result<Self, DetectError> {
         Ok(Self(match (detector.plan)(ask)? {
-            Work::Attention(work) => TaskOf::Attention(AttentionTask::new(work)),
+            Work::Attention(work) => TaskOf::Attention(AttentionTask::new(work, ask.config.n_layers)),
             Work::Copying(work) => TaskOf::Copying(CopyingTask::new(work)),
             Work::CopyAccuracy(work) => TaskOf::CopyAccuracy(CopyAccuracyTask::new(work)),
             Work::Successor(work) => TaskOf::Successor(SuccessorTask::new(work)),

@@ -14,6 +14,12 @@ pub mod tolerance {
     pub const REAL_PATTERNS: f32 = 1e-4;
     /// Mean loss and logsumexp of SmolLM2 against PyTorch f32, nats: averages of logit noise.
     pub const REAL_NATS: f32 = 1e-3;
+    /// Head scores of SmolLM2 that are means of attention, against PyTorch f32: a mean of pattern noise.
+    pub const REAL_SCORES: f32 = 1e-4;
+    /// OV eigenvalue scores against float64: single eigenvalues are sensitive, their sum's ratio is not.
+    pub const EIGENVALUE_SCORE: f32 = 1e-3;
+    /// Shares of counted hits against the reference's, which are rounded to six decimals.
+    pub const EXACT_SHARE: f32 = 1e-6;
     /// Activations of tiny models against a float64 forward, relative to the largest value of the tensor.
     pub const GOLDEN_RELATIVE: f32 = 2e-5;
     /// Logits of tiny models against candle's f32 forward.

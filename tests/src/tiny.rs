@@ -44,14 +44,23 @@ impl TinyConfig {
     /// When the files cannot be written as JSON or safetensors, which only our own bug can cause.
     pub fn checkpoint(self, seed: u64) -> TinyCheckpoint {
         let mut noise = Noise(seed);
+        // Gains near 1; matrices of standard deviation about 0.3, so that patterns are far from uniform.
+        self.checkpoint_of(
+            |_, shape, _| {
+                if shape.len() == 1 { 1.0 + 0.2 * noise.next() } else { 0.5 * noise.next() }
+            },
+        )
+    }
+
+    /// A checkpoint whose weights a function of name, shape and index makes.
+    ///
+    /// # Panics
+    /// As [`Self::checkpoint`].
+    pub fn checkpoint_of(self, mut weight: impl FnMut(&str, &[usize], usize) -> f32) -> TinyCheckpoint {
         let mut tensors: BTreeMap<String, (Vec<usize>, Vec<u8>)> = BTreeMap::new();
         for (name, shape) in self.tensors() {
             let n: usize = shape.iter().product();
-            // Gains near 1; matrices of standard deviation about 0.3, so that patterns are far from uniform.
-            let value = |noise: &mut Noise| {
-                if shape.len() == 1 { 1.0 + 0.2 * noise.next() } else { 0.5 * noise.next() }
-            };
-            let bytes = (0..n).flat_map(|_| value(&mut noise).to_le_bytes()).collect();
+            let bytes = (0..n).flat_map(|index| weight(&name, &shape, index).to_le_bytes()).collect();
             tensors.insert(name, (shape, bytes));
         }
         let views = tensors.iter().map(|(name, (shape, bytes))| {

@@ -116,12 +116,66 @@ async fn smollm2_names_paris_and_survives_a_crash() -> anyhow::Result<()> {
         ensure!(edited["logits_top"] != report["logits_top"], "{name} changed nothing");
     }
     browser.screenshot(&artifact("smollm2.png")).await?;
+    choose(&browser, "measure", "detector:successor").await?;
+    browser.wait_until(&format!("{} !== null", by_id("detector-verdict")), LONG).await?;
+    let verdict = text_of(&browser, "detector-verdict").await?;
+    ensure!(verdict.starts_with("None found") && verdict.contains("L23H3 0.18"), "{verdict}");
+    browser.screenshot(&artifact("smollm2-successor.png")).await?;
     browser.eval("headlight.debug.crash()").await?;
     browser.wait_until(&format!("{} !== null", by_id("error-banner")), SOON).await?;
     let prompt = browser.eval(&format!("{}.value", by_id("prompt"))).await?;
     ensure!(prompt == "The capital of France is", "the prompt is kept: {prompt}");
     // The model comes back, from the cache or the server, and answers as before.
     browser.wait_until("headlight.run({text: 'The capital of France is'}).then(r => r.logits_top[0].token === ' Paris', () => false)", LONG).await?;
+    browser.close().await
+}
+
+async fn choose(browser: &Browser, id: &str, value: &str) -> anyhow::Result<()> {
+    let script = format!(
+        "(() => {{ const select = {}; select.value = {}; \
+         select.dispatchEvent(new Event('change', {{bubbles: true}})); return true; }})()",
+        by_id(id),
+        json!(value)
+    );
+    browser.eval(&script).await.map(|_| ())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn detectors_name_the_bundled_models_heads_on_the_page() -> anyhow::Result<()> {
+    let browser = open(BrowserOptions::default()).await?;
+    choose(&browser, "measure", "detector:induction").await?;
+    browser.wait_until(&format!("{} !== null", by_id("detector-verdict")), SOON).await?;
+    let verdict = text_of(&browser, "detector-verdict").await?;
+    ensure!(verdict.contains("L1H0"), "{verdict}");
+    let shown = browser.eval(&format!("{}.dataset.score", by_id("head-L1H0"))).await?;
+    let report = browser.eval("headlight.detect({detector: 'induction'})").await?;
+    let score = report["scores"][1][0].as_f64().unwrap_or(f64::NAN);
+    ensure!(shown.as_str() == Some(format!("{score:.4}").as_str()), "{shown} on the map, {score} by script");
+    ensure!(report["evidence"]["second_copy_nll_nats"].as_f64().is_some_and(|nats| nats < 1.0), "{report}");
+    // The same request on the command line gives the same numbers.
+    let native = std::process::Command::new(program())
+        .args(["detect", "--model", "induction-2l", "--detector", "induction"])
+        .current_dir(paths::root())
+        .output()?;
+    let native: Value = serde_json::from_slice(&native.stdout)?;
+    ensure!(native["stimulus"] == report["stimulus"], "{} and {}", native["stimulus"], report["stimulus"]);
+    let difference = native["scores"][1][0].as_f64().unwrap_or(f64::NAN) - score;
+    ensure!(difference.abs() < 1e-4, "scores differ by {difference}");
+    click(&browser, "head-L1H0").await?;
+    browser.wait_until(&format!("{}.textContent.includes('Induction')", by_id("head-labels")), SOON).await?;
+    browser.screenshot(&artifact("detector.png")).await?;
+    click(&browser, "head-L0H0").await?;
+    browser
+        .wait_until(&format!("{}.textContent.includes('Unclassified')", by_id("head-labels")), SOON)
+        .await?;
+    // No MLP, no successor score: said in its place, and the page goes on.
+    choose(&browser, "measure", "detector:successor").await?;
+    browser.wait_until(&format!("{} !== null", by_id("detector-failed")), SOON).await?;
+    let told = text_of(&browser, "detector-failed").await?;
+    ensure!(told.contains("no MLP"), "{told}");
+    choose(&browser, "measure", "detector:copying").await?;
+    browser.wait_until(&format!("{} !== null", by_id("detector-verdict")), SOON).await?;
+    browser.screenshot(&artifact("detector-copying.png")).await?;
     browser.close().await
 }
 
@@ -132,6 +186,8 @@ async fn bad_input_is_told_and_the_page_stays_usable() -> anyhow::Result<()> {
         ("headlight.patterns({text: 'a b', head: 'L9H9'})", "does not exist"),
         ("headlight.run({text: ''})", "empty"),
         ("headlight.run({ids: [1, 2, 999999]})", "does not exist"),
+        ("headlight.detect({detector: 'inductoin'})", "there is no detector"),
+        ("headlight.detect({detector: 'induction', sequences: [[1, 2, 3]]})", "no token twice"),
         ("headlight.load({model: 'no-such-model'})", "no model"),
         ("headlight.load({model: 'induction-2l', backend: 'abacus'})", "no backend"),
         ("headlight.load({model: './index.html'})", "web page"),

@@ -5,9 +5,10 @@ use headlight_core::report::HeadScores;
 use leptos::prelude::*;
 use wasm_bindgen::JsCast;
 
-use super::{Page, page, strongest::Strongest};
+use super::{Page, detector::DetectorPanel, page, strongest::Strongest};
 use crate::state::Msg;
-use crate::view_model::colour::{heat, heat_gradient};
+use crate::view_model::colour::{scale_gradient, shade};
+use crate::view_model::lens::{Lens, Scale};
 use crate::view_model::measure::{Measure, caption, rank_of, ranking, score_of};
 use crate::view_model::{Step, cell_label, neighbour};
 
@@ -22,8 +23,9 @@ struct Map {
     page: Page,
     n_layers: usize,
     n_heads: usize,
-    measure: Memo<Measure>,
+    lens: Memo<Lens>,
     scores: Memo<Option<HeadScores>>,
+    scale: Memo<Scale>,
     /// The one cell that Tab reaches.
     focused: RwSignal<HeadId>,
     hovered: RwSignal<Option<HeadId>>,
@@ -34,9 +36,9 @@ struct Map {
 pub fn MapCard() -> impl IntoView {
     let page = page();
     let shape = page.select(|state| state.model.as_ref().map(|m| (m.info.n_layers, m.info.n_heads)));
-    let measure = page.select(|state| state.measure);
-    let scores =
-        page.select(|state| state.view.as_ref().and_then(|view| state.measure.scores(&view.scores).cloned()));
+    let lens = page.select(|state| state.lens);
+    let scores = page.select(|state| state.lens_scores());
+    let scale = Memo::new(move |_| scores.with(|scores| lens.get().scale(scores.as_ref())));
     let is_empty = page.select(|state| state.model.is_some() && state.is_prompt_empty());
     let is_table = RwSignal::new(false);
     let hovered = RwSignal::new(None);
@@ -44,7 +46,7 @@ pub fn MapCard() -> impl IntoView {
         <section class="card map-card" aria-labelledby="map-title">
             <div class="card-head">
                 <h2 id="map-title">"Heads"</h2>
-                <MeasureMenu />
+                <LensMenu />
                 <button
                     class="button"
                     data-testid="map-table-toggle"
@@ -55,21 +57,23 @@ pub fn MapCard() -> impl IntoView {
                 </button>
             </div>
             <p class="caption" data-testid="map-caption">
-                {move || match is_empty.get() {
-                    true => "The prompt is empty, so no head has anything to look at.".to_owned(),
-                    false => scores.with(|scores| caption(measure.get(), scores.as_ref())),
+                {move || match (lens.get(), is_empty.get()) {
+                    (Lens::Detector(doc), _) => doc.looks_for.to_owned(),
+                    (Lens::Prompt(_), true) => "The prompt is empty, so no head has anything to look at.".to_owned(),
+                    (Lens::Prompt(measure), false) => scores.with(|scores| caption(measure, scores.as_ref())),
                 }}
             </p>
+            <DetectorPanel />
             {move || match (shape.get(), is_table.get()) {
                 (None, _) => view! { <div class="ghost ghost-map"></div> }.into_any(),
                 (Some(_), true) => view! { <ScoreTable /> }.into_any(),
                 (Some((n_layers, n_heads)), false) => {
                     let focused = RwSignal::new(HeadId::new(0, 0));
-                    let map = Map { page, n_layers, n_heads, measure, scores, focused, hovered };
+                    let map = Map { page, n_layers, n_heads, lens, scores, scale, focused, hovered };
                     view! {
                         <Grid map />
                         <Readout map />
-                        <Legend />
+                        <Legend scale />
                         <Strongest />
                     }
                         .into_any()
@@ -80,9 +84,16 @@ pub fn MapCard() -> impl IntoView {
 }
 
 #[component]
-fn MeasureMenu() -> impl IntoView {
+fn LensMenu() -> impl IntoView {
     let page = page();
-    let measure = page.select(|state| state.measure);
+    let lens = page.select(|state| state.lens);
+    let option = move |option: Lens| {
+        view! {
+            <option value=option.key() selected=move || lens.get() == option>
+                {option.label()}
+            </option>
+        }
+    };
     view! {
         <label>
             <span class="sr-only">"Coloured by"</span>
@@ -90,21 +101,17 @@ fn MeasureMenu() -> impl IntoView {
                 class="select"
                 data-testid="measure"
                 on:change=move |event| {
-                    if let Some(measure) = Measure::of_target(&event_target_value(&event)) {
-                        page.send(Msg::SetMeasure(measure));
+                    if let Some(lens) = Lens::of_key(&event_target_value(&event)) {
+                        page.send(Msg::SetLens(lens));
                     }
                 }
             >
-                {Measure::ALL
-                    .into_iter()
-                    .map(|option| {
-                        view! {
-                            <option value=option.target() selected=move || measure.get() == option>
-                                {option.label()}
-                            </option>
-                        }
-                    })
-                    .collect_view()}
+                <optgroup label="Attention on this prompt">
+                    {Measure::ALL.map(Lens::Prompt).into_iter().map(option).collect_view()}
+                </optgroup>
+                <optgroup label="Detectors, on their own stimulus">
+                    {Lens::detectors().map(option).collect_view()}
+                </optgroup>
             </select>
         </label>
     }
@@ -177,8 +184,10 @@ fn Cell(map: Map, head: HeadId) -> impl IntoView {
     let is_shown = page.select(move |state| state.shown_head() == Some(head));
     let is_off = page.select(move |state| state.ablated.contains(&head));
     let theme = page.select(|state| state.theme());
-    let fill = Memo::new(move |_| heat(theme.get(), score.get().unwrap_or(0.0)).css());
-    let ink = Memo::new(move |_| heat(theme.get(), score.get().unwrap_or(0.0)).ink().css());
+    let colour = Memo::new(move |_| {
+        let fill = shade(theme.get(), map.scale.get(), score.get().unwrap_or(0.0));
+        (fill.css(), fill.ink().css())
+    });
     let number = (map.n_layers <= MAX_LAYERS_WITH_NUMBERS)
         .then_some(move || score.get().map(|score| format!("{score:.2}")));
     view! {
@@ -193,9 +202,9 @@ fn Cell(map: Map, head: HeadId) -> impl IntoView {
             data-score=move || score.get().map(|score| format!("{score:.4}"))
             tabindex=move || if map.focused.get() == head { "0" } else { "-1" }
             aria-selected=move || is_held.get().to_string()
-            aria-label=move || cell_label(head, map.measure.get().name(), score.get(), is_off.get())
-            style:background=move || fill.get()
-            style:color=move || ink.get()
+            aria-label=move || cell_label(head, &map.lens.get().name(), score.get(), is_off.get())
+            style:background=move || colour.get().0
+            style:color=move || colour.get().1
             on:mouseenter=move |_| map.hovered.set(Some(head))
             on:focus=move |_| {
                 map.focused.set(head);
@@ -222,18 +231,17 @@ fn Readout(map: Map) -> impl IntoView {
     let text = move || {
         let head = map.hovered.get()?;
         let n_heads = map.n_layers * map.n_heads;
-        let measure = map.measure.get();
+        let name = map.lens.get().name();
         let score = map.scores.with(|scores| {
             let scores = scores.as_ref()?;
             Some((score_of(scores, head)?, rank_of(scores, head)?))
         });
         let is_off = map.page.state.with(|state| state.ablated.contains(&head));
         Some(match score {
-            Some((score, rank)) => format!(
-                "{} · rank {rank} of {n_heads}",
-                cell_label(head, measure.name(), Some(score), is_off)
-            ),
-            None => cell_label(head, measure.name(), None, is_off),
+            Some((score, rank)) => {
+                format!("{} · rank {rank} of {n_heads}", cell_label(head, &name, Some(score), is_off))
+            }
+            None => cell_label(head, &name, None, is_off),
         })
     };
     view! {
@@ -253,37 +261,56 @@ fn Readout(map: Map) -> impl IntoView {
 }
 
 #[component]
-fn Legend() -> impl IntoView {
+fn Legend(scale: Memo<Scale>) -> impl IntoView {
     let page = page();
     let theme = page.select(|state| state.theme());
+    let ends = move || match scale.get() {
+        Scale::UpTo(1.0) => ("0".to_owned(), "1".to_owned()),
+        Scale::UpTo(most) => ("0".to_owned(), format!("{most:.1} nats")),
+        Scale::Signed => ("−1".to_owned(), "+1".to_owned()),
+    };
     view! {
-        <div class="legend" aria-label="Colour scale from 0 to 1">
-            "0"
-            <span class="legend-bar" style:background=move || heat_gradient(theme.get())></span>
-            "1"
+        <div
+            class="legend"
+            role="img"
+            aria-label=move || format!("Colour scale from {} to {}", ends().0, ends().1)
+        >
+            {move || ends().0}
+            <span class="legend-bar" style:background=move || scale_gradient(theme.get(), scale.get())></span>
+            {move || ends().1}
         </div>
     }
 }
 
-/// Every head with its five scores, the strongest of the chosen measure first.
+/// Every head with its five readings of this prompt, and the detector's score where one is chosen; the strongest of
+/// the lens first.
 #[component]
 fn ScoreTable() -> impl IntoView {
     let page = page();
     let view = page.view();
+    let detector = page.select(|state| match state.lens {
+        Lens::Detector(doc) => Some(doc.title),
+        Lens::Prompt(_) => None,
+    });
+    let lens_scores = page.select(|state| state.lens_scores());
     let rows = move || {
-        let measure = page.state.with(|state| state.measure);
+        let lens_scores = lens_scores.get();
         view.with(|view| {
             let scores = &view.as_ref()?.0.scores;
-            let order: Vec<HeadId> = match measure.scores(scores).map(ranking) {
+            let order: Vec<HeadId> = match lens_scores.as_ref().map(ranking) {
                 Some(ranked) if !ranked.is_empty() => ranked.into_iter().map(|(head, _)| head).collect(),
                 _ => every_head(scores),
             };
-            let cell = |measure: Measure, head| {
-                let score = measure.scores(scores).and_then(|scores| score_of(scores, head));
-                score.map_or_else(|| "none".to_owned(), |score| format!("{score:.3}"))
+            let text =
+                |score: Option<f32>| score.map_or_else(|| "none".to_owned(), |score| format!("{score:.3}"));
+            let cells = |head| {
+                let own =
+                    detector.get().map(|_| lens_scores.as_ref().and_then(|scores| score_of(scores, head)));
+                let of_prompt = Measure::ALL
+                    .map(|measure| measure.scores(scores).and_then(|scores| score_of(scores, head)));
+                own.into_iter().chain(of_prompt).map(text).collect::<Vec<_>>()
             };
-            let rows = order.into_iter().map(|head| (head, Measure::ALL.map(|measure| cell(measure, head))));
-            Some(rows.collect::<Vec<_>>())
+            Some(order.into_iter().map(|head| (head, cells(head))).collect::<Vec<_>>())
         })
     };
     view! {
@@ -292,6 +319,7 @@ fn ScoreTable() -> impl IntoView {
                 <thead>
                     <tr>
                         <th scope="col">"Head"</th>
+                        {move || detector.get().map(|title| view! { <th scope="col">{title}</th> })}
                         {Measure::ALL
                             .into_iter()
                             .map(|measure| view! { <th scope="col">{measure.label()}</th> })

@@ -8,6 +8,7 @@ use super::pattern::PatternCanvas;
 use super::{ViewRef, page};
 use crate::state::Msg;
 use crate::view_model::colour::heat;
+use crate::view_model::lens::labels;
 use crate::view_model::measure::{Measure, rank_of, score_of};
 use crate::view_model::{Chip, chips, heads_sharing_kv, token_texts};
 
@@ -58,6 +59,7 @@ pub fn InspectorCard() -> impl IntoView {
                     <RowTable inspected />
                 </Show>
                 <Readout inspected />
+                <Outlined />
                 <h3>"From which token does it look where?"</h3>
                 <LinkedTokens inspected />
                 <Scores head />
@@ -72,16 +74,15 @@ fn InspectorHead(head: Memo<Option<HeadId>>, is_table: RwSignal<bool>) -> impl I
     let is_held = page.select(|state| state.selected.is_some());
     let is_off = page.select(|state| state.shown_head().is_some_and(|head| state.ablated.contains(&head)));
     let preview_rank = page.select(|state| {
-        let scores = state.measure.scores(&state.view.as_ref()?.scores)?;
-        let head = state.preview?;
-        Some((state.measure, rank_of(scores, head)?, score_of(scores, head)?))
+        let (scores, head) = (state.lens_scores()?, state.preview?);
+        Some((state.lens, rank_of(&scores, head)?, score_of(&scores, head)?))
     });
     let title = move || head.get().map_or_else(|| "Head".to_owned(), |head| format!("Head {head}"));
     let why = move || {
         head.get()?;
         Some(match (is_held.get(), preview_rank.get()) {
             (true, _) => "held".to_owned(),
-            (false, Some((measure, 1, score))) => format!("strongest for {}: {score:.2}", measure.name()),
+            (false, Some((lens, 1, score))) => format!("strongest for {}: {score:.2}", lens.name()),
             (false, _) => "until you choose one".to_owned(),
         })
     };
@@ -113,6 +114,19 @@ fn InspectorHead(head: Memo<Option<HeadId>>, is_table: RwSignal<bool>) -> impl I
             </button>
         </div>
     }
+}
+
+/// What the outlines on the pattern are.
+#[component]
+fn Outlined() -> impl IntoView {
+    let page = page();
+    let text = page.select(|state| {
+        state.lens.target().map(|target| {
+            let target = target.name().replace('_', " ");
+            format!("Outlined: the cells where a {target} head would look on this prompt.")
+        })
+    });
+    view! { <p class="quiet outlined">{move || text.get()}</p> }
 }
 
 /// The value under the crosshair, or where the read row's attention peaks.
@@ -272,6 +286,7 @@ fn Scores(head: Memo<Option<HeadId>>) -> impl IntoView {
     });
     view! {
         <div class="inspector-scores">
+            <Labels />
             <h3>"Scores on this prompt"</h3>
             {move || {
                 let n_heads = n_heads.get().unwrap_or_default();
@@ -294,6 +309,32 @@ fn Scores(head: Memo<Option<HeadId>>) -> impl IntoView {
                 Some(view! { <p class="quiet shared">{head} " shares its keys and values with " {links}</p> })
             }}
         </div>
+    }
+}
+
+/// The names that detectors have given this head; none is the default.
+#[component]
+fn Labels() -> impl IntoView {
+    let page = page();
+    let labels = page.select(|state| {
+        let n_run = state.reports().count();
+        let head = state.shown_head().filter(|_| n_run > 0)?;
+        Some((n_run, labels(state.reports(), head)))
+    });
+    view! {
+        {move || {
+            let (n_run, labels) = labels.get()?;
+            let text = match labels.is_empty() {
+                true if n_run == 1 => "Unclassified by the detector that ran.".to_owned(),
+                true => format!("Unclassified by the {n_run} detectors that ran."),
+                false => String::new(),
+            };
+            let badges = labels
+                .into_iter()
+                .map(|(title, score)| view! { <span class="badge">{format!("{title} {score:.2}")}</span> })
+                .collect_view();
+            Some(view! { <p class="quiet labels" data-testid="head-labels">{text} {badges}</p> })
+        }}
     }
 }
 

@@ -1,5 +1,6 @@
 //! One head's pattern as a heatmap on a canvas: query down, key across, a crosshair for pointer and arrow keys.
 
+use headlight_core::detect::AttentionTarget;
 use headlight_core::report::PatternReport;
 use leptos::{html, prelude::*};
 use wasm_bindgen::prelude::*;
@@ -7,12 +8,14 @@ use web_sys::{CanvasRenderingContext2d, HtmlCanvasElement, ImageData};
 
 use super::{ViewRef, page};
 use crate::protocol::View;
-use crate::view_model::colour::{Theme, label_ink, pattern_pixels};
+use crate::view_model::colour::{Theme, label_ink, pattern_pixels, target_ink};
 use crate::view_model::plot::{Plot, step_cell};
 use crate::view_model::{short_text, token_texts};
 
 /// Letters of a token on an axis.
 const LABEL_CHARS: usize = 9;
+/// Cells smaller than this, CSS pixels, have no room for an outline.
+const MIN_OUTLINED_PX: f64 = 6.0;
 
 /// The heatmap of the view's pattern; `crosshair` is the cell (query, key) under the pointer.
 #[component]
@@ -23,6 +26,7 @@ pub fn PatternCanvas(
     let page = page();
     let canvas = NodeRef::<html::Canvas>::new();
     let theme = page.select(|state| state.theme());
+    let target = page.select(|state| state.lens.target());
     let is_running = page.select(|state| state.is_running);
     let plot = RwSignal::new(Plot::default());
     let resized = RwSignal::new(0_u32);
@@ -30,11 +34,11 @@ pub fn PatternCanvas(
     on_cleanup(move || handle.remove());
     Effect::new(move |_| {
         resized.track();
-        let theme = theme.get();
+        let (theme, target) = (theme.get(), target.get());
         let Some(canvas) = canvas.get() else { return };
         view.with(|view| {
             if let Some(ViewRef(view)) = view {
-                plot.set(draw(&canvas, view, theme).unwrap_or_default());
+                plot.set(draw(&canvas, view, target, theme).unwrap_or_default());
             }
         });
     });
@@ -96,7 +100,12 @@ fn band(left: f64, top: f64, width: f64, height: f64) -> String {
 }
 
 /// Draws the view's pattern at the display's own resolution and tells where its cells are.
-fn draw(canvas: &HtmlCanvasElement, view: &View, theme: Theme) -> Result<Plot, JsValue> {
+fn draw(
+    canvas: &HtmlCanvasElement,
+    view: &View,
+    target: Option<AttentionTarget>,
+    theme: Theme,
+) -> Result<Plot, JsValue> {
     let pattern = view.pattern.as_ref().ok_or_else(|| JsValue::from_str("no pattern"))?;
     let dpr = window().device_pixel_ratio();
     let size = f64::from(canvas.client_width());
@@ -111,6 +120,9 @@ fn draw(canvas: &HtmlCanvasElement, view: &View, theme: Theme) -> Result<Plot, J
     context.set_image_smoothing_enabled(plot.cell * dpr < 1.0);
     let extent = plot.extent();
     context.draw_image_with_html_canvas_element_and_dw_and_dh(&cells, plot.margin, 0.0, extent, extent)?;
+    if let Some(target) = target.filter(|_| plot.cell >= MIN_OUTLINED_PX) {
+        outline_target(&context, &target.keys(&pattern.ids).0, plot, theme);
+    }
     if plot.margin > 0.0 {
         draw_labels(&context, &token_texts(&view.tokens), plot, theme)?;
     }
@@ -132,6 +144,19 @@ fn cells(pattern: &PatternReport, theme: Theme) -> Result<HtmlCanvasElement, JsV
     let image = ImageData::new_with_u8_clamped_array_and_sh(wasm_bindgen::Clamped(&pixels), n, n)?;
     context_of(&canvas)?.put_image_data(&image, 0.0, 0.0)?;
     Ok(canvas)
+}
+
+/// Outlines the cells that the map's lens reads.
+fn outline_target(context: &CanvasRenderingContext2d, keys: &[Vec<usize>], plot: Plot, theme: Theme) {
+    context.set_stroke_style_str(&target_ink(theme).css());
+    context.set_line_width(1.0);
+    for (query, keys) in keys.iter().enumerate() {
+        for &key in keys {
+            let (x, y) = (plot.margin + plot.cell * key as f64, plot.cell * query as f64);
+            // Inside the cell, on whole pixels.
+            context.stroke_rect(x.round() + 0.5, y.round() + 0.5, plot.cell - 1.0, plot.cell - 1.0);
+        }
+    }
 }
 
 fn draw_labels(

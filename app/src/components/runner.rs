@@ -1,9 +1,12 @@
 //! Carries out what the state asks for: talks to the worker through the client and sends the answers back as messages.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
+use headlight_core::report::DetectRequest;
 use leptos::prelude::*;
 use leptos::task::spawn_local;
 
@@ -19,6 +22,8 @@ pub struct Runner {
     client: Option<Client>,
     /// The newest view asked for; an older one whose pause has not ended is dropped.
     newest_view: Rc<Cell<u32>>,
+    /// The request behind each detector at work, by the state's number.
+    detects: Rc<RefCell<HashMap<u32, u32>>>,
 }
 
 impl Runner {
@@ -60,8 +65,30 @@ impl Runner {
                     Err(error) => page.send(Msg::Failed(error)),
                 }
             }),
+            Task::Detect { detect_id, request } => self.detect(page, &client, detect_id, request),
+            Task::StopDetect(detect_id) => {
+                if let Some(id) = self.detects.borrow().get(&detect_id) {
+                    client.cancel(*id);
+                }
+            }
             Task::KeepTheme(choice) => theme::keep(choice),
         }
+    }
+
+    fn detect(&self, page: Page, client: &Client, detect_id: u32, request: DetectRequest) {
+        let on_progress = move |progress| page.send(Msg::DetectProgress { detect_id, progress });
+        let (id, answer) = client.begin(Call::Detect(request), on_progress);
+        self.detects.borrow_mut().insert(detect_id, id);
+        let detects = Rc::clone(&self.detects);
+        spawn_local(async move {
+            let answer = answer.await;
+            detects.borrow_mut().remove(&detect_id);
+            page.send(match answer {
+                Ok(Reply::Detect(report)) => Msg::Detected { detect_id, report: Arc::from(report) },
+                Ok(_) => return,
+                Err(error) => Msg::DetectFailed { detect_id, error },
+            });
+        });
     }
 
     fn view(&self, page: Page, client: Client, view_id: u32, request: ViewRequest, delay_ms: u32) {

@@ -1,9 +1,10 @@
-//! The strongest heads of the chosen measure on this prompt, as a list.
+//! The strongest heads of the map's lens, as a list.
 
 use leptos::prelude::*;
 
 use super::page;
 use crate::state::Msg;
+use crate::view_model::lens::{Lens, Scale};
 use crate::view_model::measure::ranking;
 
 /// Heads listed.
@@ -14,18 +15,27 @@ const N_LISTED: usize = 5;
 pub fn Strongest() -> impl IntoView {
     let page = page();
     let rows = page.select(|state| {
-        let scores = state.view.as_ref().and_then(|view| state.measure.scores(&view.scores))?;
-        Some(ranking(scores).into_iter().take(N_LISTED).collect::<Vec<_>>())
+        let scores = state.lens_scores()?;
+        Some(ranking(&scores).into_iter().take(N_LISTED).collect::<Vec<_>>())
     });
-    let measure = page.select(|state| state.measure);
+    let lens = page.select(|state| state.lens);
+    let scale = page.select(|state| state.lens.scale(state.lens_scores().as_ref()));
     view! {
         <div class="strongest">
-            <h3>{move || format!("Strongest: {}", measure.get().meaning())}</h3>
+            <h3>{move || format!("Strongest: {}", lens.get().meaning())}</h3>
             {move || {
                 let rows = rows.get().unwrap_or_default();
                 if rows.is_empty() {
-                    return view! { <p class="quiet">"None on this prompt."</p> }.into_any();
+                    let text = match lens.get() {
+                        Lens::Prompt(_) => "None on this prompt.",
+                        Lens::Detector(_) => "No scores yet.",
+                    };
+                    return view! { <p class="quiet">{text}</p> }.into_any();
                 }
+                let most = match scale.get() {
+                    Scale::UpTo(most) => most,
+                    Scale::Signed => 1.0,
+                };
                 rows.into_iter()
                     .map(|(head, score)| {
                         view! {
@@ -34,7 +44,7 @@ pub fn Strongest() -> impl IntoView {
                                 <span class="meter">
                                     <span
                                         class="meter-fill"
-                                        style:width=format!("{:.1}%", score * 100.0)
+                                        style:width=format!("{:.1}%", score.max(0.0) / most * 100.0)
                                         style:display="block"
                                     ></span>
                                 </span>

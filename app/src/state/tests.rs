@@ -3,6 +3,7 @@
 use headlight_core::report::{HeadScores, PatternReport, Provenance, RunReport};
 
 use super::*;
+use crate::view_model::measure::Measure;
 
 fn provenance() -> Provenance {
     let text = || "x".to_owned();
@@ -121,7 +122,7 @@ fn another_prompt_does_not_move_the_preview() {
     update(&mut state, Msg::Typed("b".to_owned()));
     answer(&mut state, view(second, Some(first)));
     assert_eq!(state.shown_head(), Some(first));
-    update(&mut state, Msg::SetMeasure(Measure::Induction));
+    update(&mut state, Msg::SetLens(Lens::Prompt(Measure::Induction)));
     assert_eq!(state.shown_head(), Some(second));
 }
 
@@ -252,4 +253,69 @@ fn escape_releases_the_token_first_and_then_the_head() {
     assert_eq!((state.held_token, state.selected), (None, Some(HeadId::new(1, 0))));
     update(&mut state, Msg::Release);
     assert_eq!(state.selected, None);
+}
+
+fn lens(id: &str) -> Lens {
+    Lens::of_key(&format!("detector:{id}")).expect("a detector")
+}
+
+fn detect_task(tasks: &[Task]) -> Option<(u32, &DetectRequest)> {
+    tasks.iter().find_map(|task| match task {
+        Task::Detect { detect_id, request } => Some((*detect_id, request)),
+        _ => None,
+    })
+}
+
+fn progress(scores: Vec<Vec<f32>>) -> Progress {
+    let stage = crate::protocol::Stage::Detect;
+    Progress { stage, done: 1, total: Some(4), elapsed_ms: 10.0, scores: Some(scores) }
+}
+
+#[test]
+fn a_chosen_detector_runs_once_and_shows_what_it_knows() {
+    let mut state = loaded_state();
+    let tasks = update(&mut state, Msg::SetLens(lens("induction")));
+    let (detect_id, request) = detect_task(&tasks).expect("it starts");
+    assert_eq!(request.detector, "induction");
+    assert_eq!(state.lens_scores(), None);
+    update(&mut state, Msg::DetectProgress { detect_id, progress: progress(vec![vec![0.5; 8]]) });
+    assert_eq!(state.lens_scores().expect("partial").scores.len(), 1, "the layers done so far");
+    // Away and back: it goes on, and is not started twice.
+    update(&mut state, Msg::SetLens(Lens::default()));
+    assert_eq!(detect_task(&update(&mut state, Msg::SetLens(lens("induction")))), None);
+    // An older run's report changes nothing.
+    let old = Msg::DetectFailed { detect_id: detect_id + 7, error: error("cancelled") };
+    update(&mut state, old);
+    assert!(state.lens_scores().is_some());
+}
+
+#[test]
+fn a_stopped_detector_waits_to_be_asked_again_and_a_failed_one_says_why() {
+    let mut state = loaded_state();
+    let (detect_id, _) = detect_task(&update(&mut state, Msg::SetLens(lens("successor")))).expect("starts");
+    assert_eq!(update(&mut state, Msg::StopDetector), [Task::StopDetect(detect_id)]);
+    update(&mut state, Msg::DetectFailed { detect_id, error: error("cancelled") });
+    assert_eq!(state.detections["successor"].stage, DetectionStage::Stopped);
+    let (again, _) = detect_task(&update(&mut state, Msg::RunDetector)).expect("runs again");
+    assert_ne!(again, detect_id);
+    update(&mut state, Msg::DetectFailed { detect_id: again, error: error("model_lacks") });
+    assert_eq!(state.detections["successor"].stage, DetectionStage::Failed(error("model_lacks")));
+    assert_eq!(state.problem, None, "told in its place, not over the page");
+}
+
+#[test]
+fn another_model_or_bos_forgets_detections_and_runs_the_lens_anew() {
+    let mut state = loaded_state();
+    let (first, _) = detect_task(&update(&mut state, Msg::SetLens(lens("copying")))).expect("starts");
+    let tasks = update(&mut state, Msg::SetBos(BosPolicy::On));
+    assert!(tasks.contains(&Task::StopDetect(first)));
+    let (second, request) = detect_task(&tasks).expect("anew");
+    assert_eq!(request.bos, BosPolicy::On);
+    let source = state.models[1].source.clone();
+    let tasks = update(&mut state, Msg::ChooseModel(source));
+    assert!(tasks.contains(&Task::StopDetect(second)), "it must not hold the old model in memory");
+    let load_id = load_id(&state);
+    let info = ModelInfo { sha256: "bb".to_owned(), ..info() };
+    let tasks = update(&mut state, Msg::Loaded { load_id, info, cached: true, cache_note: None });
+    assert!(detect_task(&tasks).is_some_and(|(id, _)| id > second));
 }

@@ -1,6 +1,8 @@
 //! Every colour that stands for a number: one hue from 0 to 1, monotonic in lightness so that it survives greyscale
 //! and colour blindness, in a light and a dark form. Colours of the page itself are in `static/styles`.
 
+use super::lens::Scale;
+
 /// Which palette the page wears.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Theme {
@@ -79,6 +81,30 @@ pub fn heat(theme: Theme, value: f32) -> Rgb {
     oklch(mix(from.0, to.0), mix(from.1, to.1), mix(from.2, to.2))
 }
 
+/// The hues of signed values at full strength, as (lightness, chroma, hue) in OKLCH: blue above 0, red below.
+const SIGNED_LIGHT: [(f32, f32, f32); 2] = [(0.42, 0.15, 258.0), (0.46, 0.17, 28.0)];
+const SIGNED_DARK: [(f32, f32, f32); 2] = [(0.80, 0.12, 252.0), (0.76, 0.14, 28.0)];
+
+/// Colour of a value from -1 to 1: paper at 0, blue above, red below; clamped, NaN shows as 0.
+pub fn signed(theme: Theme, value: f32) -> Rgb {
+    let value = if value.is_nan() { 0.0 } else { value.clamp(-1.0, 1.0) };
+    let (middle, [above, below]) = match theme {
+        Theme::Light => (LIGHT[0], SIGNED_LIGHT),
+        Theme::Dark => (DARK[0], SIGNED_DARK),
+    };
+    let (lightness, chroma, hue) = if value < 0.0 { below } else { above };
+    let t = value.abs();
+    oklch(middle.0 + (lightness - middle.0) * t, chroma * t, hue)
+}
+
+/// Colour of a score on its scale.
+pub fn shade(theme: Theme, scale: Scale, score: f32) -> Rgb {
+    match scale {
+        Scale::UpTo(most) => heat(theme, score / most),
+        Scale::Signed => signed(theme, score),
+    }
+}
+
 /// OKLCH to sRGB (Björn Ottosson 2020, "A perceptual color space for image processing"), clipped to the gamut.
 fn oklch(lightness: f32, chroma: f32, hue_degrees: f32) -> Rgb {
     let (a, b) = (chroma * hue_degrees.to_radians().cos(), chroma * hue_degrees.to_radians().sin());
@@ -105,9 +131,21 @@ pub fn label_ink(theme: Theme) -> Rgb {
     }
 }
 
-/// The scale as a CSS gradient from left (0) to right (1), for legends.
-pub fn heat_gradient(theme: Theme) -> String {
-    let stops: Vec<String> = (0..=16).map(|i| heat(theme, i as f32 / 16.0).css()).collect();
+/// Outline of the cells that the lens reads: no hue of the pattern's own scale.
+pub fn target_ink(theme: Theme) -> Rgb {
+    match theme {
+        Theme::Light => Rgb(0x1f, 0x5f, 0xa8),
+        Theme::Dark => Rgb(0x7d, 0xb4, 0xf0),
+    }
+}
+
+/// A scale as a CSS gradient, its lowest value at the left, for legends.
+pub fn scale_gradient(theme: Theme, scale: Scale) -> String {
+    let value = |share: f32| match scale {
+        Scale::UpTo(most) => share * most,
+        Scale::Signed => 2.0 * share - 1.0,
+    };
+    let stops: Vec<String> = (0..=16).map(|i| shade(theme, scale, value(i as f32 / 16.0)).css()).collect();
     format!("linear-gradient(to right, {})", stops.join(", "))
 }
 
@@ -150,6 +188,22 @@ mod tests {
                 assert!(fill.contrast(fill.ink()) >= 4.5, "{theme:?} {fill:?}");
             }
         }
+    }
+
+    #[test]
+    fn signed_values_leave_zero_in_two_hues_with_readable_ink() {
+        for theme in [Theme::Light, Theme::Dark] {
+            assert_eq!(signed(theme, 0.0), signed(theme, f32::NAN));
+            let Rgb(red, _, blue) = signed(theme, 1.0);
+            assert!(blue > red, "blue above");
+            let Rgb(red, _, blue) = signed(theme, -1.0);
+            assert!(red > blue, "red below");
+            for i in -10..=10 {
+                let fill = signed(theme, i as f32 / 10.0);
+                assert!(fill.contrast(fill.ink()) >= 4.5, "{theme:?} {fill:?}");
+            }
+        }
+        assert_eq!(shade(Theme::Light, Scale::UpTo(4.0), 2.0), heat(Theme::Light, 0.5));
     }
 
     #[test]

@@ -42,12 +42,23 @@ impl Reporter {
 
     /// `done` of `total` units are done.
     pub fn report(&mut self, done: u64, total: Option<u64>) {
+        self.report_with(done, total, || None);
+    }
+
+    /// The same, with the scores so far.
+    pub fn report_with(
+        &mut self,
+        done: u64,
+        total: Option<u64>,
+        scores: impl FnOnce() -> Option<Vec<Vec<f32>>>,
+    ) {
         let now = super::now_ms();
         if now - self.last_ms < 100.0 && total != Some(done) {
             return;
         }
         self.last_ms = now;
-        let progress = Progress { stage: self.stage, done, total, elapsed_ms: now - self.start_ms };
+        let elapsed_ms = now - self.start_ms;
+        let progress = Progress { stage: self.stage, done, total, elapsed_ms, scores: scores() };
         event(&Event::Progress { id: self.id, progress });
     }
 }

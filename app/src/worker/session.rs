@@ -9,7 +9,9 @@ use headlight_core::error::Error;
 use headlight_core::hooks::Intervention;
 use headlight_core::ids::{HeadId, TokenId};
 use headlight_core::metrics::kl_nats;
-use headlight_core::report::{BenchReport, BosPolicy, PatternReport, PrefillSpeed, Prompt, RunRequest};
+use headlight_core::report::{
+    BenchReport, BosPolicy, DetectReport, DetectRequest, PatternReport, PrefillSpeed, Prompt, RunRequest,
+};
 
 use super::cancel::{self, Breather};
 use super::post::{self, Reporter};
@@ -106,6 +108,10 @@ pub async fn answer(session: &RefCell<Session>, id: u32, call: Call) -> Result<R
             let view = view(session, id, request).await;
             session.borrow_mut().end_view(id);
             view.map(|view| Reply::View(Box::new(view)))
+        }
+        Call::Detect(request) => {
+            let engine = session.borrow().engine()?;
+            detect(&engine, id, &request).await.map(|report| Reply::Detect(Box::new(report)))
         }
         Call::Bench { prefill, repeats } => {
             let engine = session.borrow().engine()?;
@@ -206,6 +212,19 @@ async fn kept_or_run(
     let (ids, interventions) = (ids.clone(), request.interventions.clone());
     session.borrow_mut().keep_run(KeptRun { ids, interventions, outcome: Rc::clone(&outcome) });
     Ok(outcome)
+}
+
+async fn detect(engine: &Engine, id: u32, request: &DetectRequest) -> Result<DetectReport, ErrorReport> {
+    let failed = |error: Error| post::engine_error(&error);
+    let mut task = engine.start_detect(request).map_err(failed)?;
+    let mut reporter = Reporter::new(id, Stage::Detect);
+    let mut breather = Breather::new(id);
+    while !task.step(engine).map_err(failed)? {
+        let (done, total) = task.progress();
+        reporter.report_with(done as u64, Some(total as u64), || Some(task.partial()));
+        breather.breathe().await?;
+    }
+    task.finish(engine).map_err(failed)
 }
 
 async fn bench(

@@ -146,6 +146,7 @@ pub struct AttentionTask<B: Backend> {
     state: State<B>,
     draws: Draws,
     losses: CopyLosses,
+    n_layers: usize,
 }
 
 enum State<B: Backend> {
@@ -156,19 +157,25 @@ enum State<B: Backend> {
 
 impl<B: Backend> AttentionTask<B> {
     /// Nothing run yet.
-    pub fn new(work: AttentionWork) -> Self {
+    pub fn new(work: AttentionWork, n_layers: usize) -> Self {
         Self {
             work,
             next_draw: 0,
             state: State::Idle,
             draws: Draws::default(),
             losses: CopyLosses::default(),
+            n_layers,
         }
     }
 
-    /// Forward passes done, and in all.
+    /// Layers done, and in all, over every draw.
     pub fn progress(&self) -> (usize, usize) {
-        (self.next_draw, self.work.draws.len())
+        let of_draw = match &self.state {
+            State::Idle => 0,
+            State::Layers(pass) => pass.n_done(),
+            State::Unembedding { .. } => self.n_layers,
+        };
+        (self.next_draw * self.n_layers + of_draw, self.work.draws.len() * self.n_layers)
     }
 
     /// Scores of the draws so far.
@@ -252,5 +259,117 @@ fn more_losses<B: Backend>(
     let logits = ground.backend.download(&ground.backend.matmul(&rows, ground.model.unembed()));
     for (logits, &target) in logits.chunks_exact(ground.model.config.d_vocab).zip(&ids[start + 1..]) {
         nll_nats.push((logsumexp(logits) - f64::from(logits[target as usize])) as f32);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::AttnShape;
+    use crate::backend::cpu::Cpu;
+    use crate::detect::AttentionTarget;
+
+    /// A pattern that puts each query's attention on one key.
+    fn planted(n_tokens: usize, key_of: impl Fn(usize) -> usize) -> Vec<f32> {
+        let mut pattern = vec![0.0; n_tokens * n_tokens];
+        (0..n_tokens).for_each(|query| pattern[query * n_tokens + key_of(query)] = 1.0);
+        pattern
+    }
+
+    /// The score of one planted head, through the kernels that a pass uses.
+    fn score(reading: &Reading, pattern: &Vec<f32>, n_tokens: usize) -> f32 {
+        let shape = AttnShape { n_heads: 1, n_kv_heads: 1, d_head: 2, n_tokens };
+        let mut activations = Activations::default();
+        let targets = reading.targets();
+        activations.push_target_mass(
+            targets.iter().map(|keys| Cpu.target_mass(pattern, shape, 0..n_tokens, keys)).collect(),
+        );
+        activations.push_entropy(Cpu.entropy_sum(pattern, shape, 0..n_tokens));
+        reading.scores(&activations, n_tokens)[0][0]
+    }
+
+    /// `[BOS] r r` of `2 m + 1` distinct-in-the-block tokens.
+    fn repeated(m: usize) -> Vec<TokenId> {
+        let block = (1..=m as TokenId).chain(1..=m as TokenId);
+        std::iter::once(0).chain(block).collect()
+    }
+
+    #[test]
+    fn a_planted_head_scores_one_on_its_own_target_and_nothing_on_its_neighbours() {
+        let (m, n) = (10, 21);
+        let ids = repeated(m);
+        let previous = planted(n, |query| query.saturating_sub(1));
+        let duplicate = planted(n, |query| if query > m { query - m } else { 0 });
+        let induction = planted(n, |query| if query > m { query - m + 1 } else { 0 });
+        let off_by_one = planted(n, |query| if query > m + 1 { query - m - 1 } else { 0 });
+        let of = |target: AttentionTarget, pattern: &Vec<f32>| {
+            score(&Reading::TargetedMass(target.keys_in_stimulus(&ids)), pattern, n)
+        };
+        assert_eq!(of(AttentionTarget::Induction, &induction), 1.0);
+        assert_eq!(of(AttentionTarget::DuplicateToken, &duplicate), 1.0);
+        assert_eq!(of(AttentionTarget::PreviousToken, &previous), 1.0);
+        for neighbour in [&previous, &duplicate, &off_by_one] {
+            assert_eq!(of(AttentionTarget::Induction, neighbour), 0.0);
+        }
+        for neighbour in [&previous, &induction, &off_by_one] {
+            assert_eq!(of(AttentionTarget::DuplicateToken, neighbour), 0.0);
+        }
+        // Both rest on position 0 over the first copy, which is the previous token of position 1.
+        for neighbour in [&duplicate, &induction] {
+            assert!(of(AttentionTarget::PreviousToken, neighbour) < 0.06);
+        }
+        assert_eq!(of(AttentionTarget::FirstToken, &planted(n, |_| 0)), 1.0);
+        assert_eq!(of(AttentionTarget::CurrentToken, &planted(n, |query| query)), 1.0);
+        assert!((of(AttentionTarget::CurrentToken, &previous) - 1.0 / n as f32).abs() < 1e-6);
+    }
+
+    #[test]
+    fn detect_heads_closed_forms_hold() {
+        let reading = |keys: &TargetKeys, exclude_bos: bool, is_mul: bool| {
+            let keep = |key: &usize| !exclude_bos || *key > 0;
+            let inside =
+                TargetKeys(keys.0.iter().map(|row| row.iter().copied().filter(keep).collect()).collect());
+            let allowed = (0..keys.0.len()).map(|query| (0..=query).filter(keep).collect());
+            let allowed = TargetKeys(allowed.collect());
+            if is_mul { Reading::Share { inside, allowed } } else { Reading::Distance { inside, allowed } }
+        };
+        let close = |got: f32, wanted: f32| assert!((got - wanted).abs() < 1e-6, "{got}, not {wanted}");
+        // A perfect previous-token head on 21 tokens, row 0 on itself.
+        let ids = repeated(10);
+        let (keys, pattern) =
+            (AttentionTarget::PreviousToken.keys(&ids), planted(21, |query| query.saturating_sub(1)));
+        close(score(&reading(&keys, false, true), &pattern, 21), 20.0 / 21.0);
+        close(score(&reading(&keys, false, false), &pattern, 21), 1.0 - 0.048);
+        close(score(&reading(&keys, true, true), &pattern, 21), 1.0);
+        close(score(&reading(&keys, true, false), &pattern, 21), 1.0);
+        // A perfect induction head, the other rows on the BOS.
+        let keys = AttentionTarget::Induction.keys(&ids);
+        let pattern = planted(21, |query| if query > 10 { query - 9 } else { 0 });
+        close(score(&reading(&keys, false, true), &pattern, 21), 10.0 / 21.0);
+        close(score(&reading(&keys, false, false), &pattern, 21), 1.0 - 0.524);
+        close(score(&reading(&keys, true, true), &pattern, 21), 1.0);
+        close(score(&reading(&keys, true, false), &pattern, 21), 1.0);
+    }
+
+    #[test]
+    fn entropy_tells_a_fixed_head_from_an_even_one() {
+        let even: Vec<f32> = (0..4usize)
+            .flat_map(|query| {
+                (0..4).map(move |key| if key <= query { 1.0 / (query + 1) as f32 } else { 0.0 })
+            })
+            .collect();
+        let wanted = (2f32.ln() + 3f32.ln() + 4f32.ln()) / 3.0;
+        assert!((score(&Reading::Entropy, &even, 4) - wanted).abs() < 1e-6);
+        assert_eq!(score(&Reading::Entropy, &planted(4, |query| query), 4), 0.0);
+    }
+
+    #[test]
+    fn a_sequence_without_a_target_is_refused() {
+        let stimulus = Stimulus::given(vec![vec![1, 2, 1], vec![1, 2, 3]]);
+        let work = AttentionWork::new(stimulus, |ids| {
+            Reading::TargetedMass(AttentionTarget::Induction.keys_in_stimulus(ids))
+        });
+        let error = work.check("holds no token twice").expect_err("the second has no repeat");
+        assert_eq!(error.to_string(), "sequence 1 holds no token twice");
     }
 }

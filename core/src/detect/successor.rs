@@ -466,3 +466,50 @@ fn class_result(class: &Class, tokens: &[TokenId], logits: &[Vec<f32>]) -> Class
     let winners = winners.collect();
     ClassResult { rates, winners }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn class() -> Class {
+        let pair = |from, to| Pair { from, to, texts: [format!("t{from}"), format!("t{to}")] };
+        Class {
+            name: "planted".to_owned(),
+            candidates: vec![2, 4, 6, 8],
+            pairs: vec![pair(2, 6), pair(6, 4), pair(4, 8)],
+            n_items: 4,
+            dropped: Vec::new(),
+        }
+    }
+
+    /// Rates of a head that raises one token of each source.
+    fn planted(raised: impl Fn(TokenId) -> TokenId) -> Rates {
+        let tokens = [2, 4, 6, 8];
+        let logits: Vec<Vec<f32>> = (tokens.iter())
+            .map(|&from| tokens.iter().map(|&to| f32::from(to == raised(from))).collect())
+            .collect();
+        class_result(&class(), &tokens, &logits).rates
+    }
+
+    #[test]
+    fn a_planted_successor_scores_one_a_copier_and_a_predecessor_nothing() {
+        let next =
+            |from| [(2, 6), (6, 4), (4, 8)].into_iter().find(|(f, _)| *f == from).map_or(0, |(_, to)| to);
+        let before =
+            |from| [(2, 6), (6, 4), (4, 8)].into_iter().find(|(_, t)| *t == from).map_or(0, |(f, _)| f);
+        let (successor, copier, predecessor) = (planted(next), planted(|from| from), planted(before));
+        assert_eq!((successor.n, successor.n_next, successor.n_same, successor.n_before), (3, 3, 0, 0));
+        assert_eq!((copier.n_next, copier.n_same), (0, 3));
+        // The first item has nothing before it: there the first candidate wins, which is itself.
+        assert_eq!((predecessor.n_next, predecessor.n_before, predecessor.n_same), (0, 2, 1));
+    }
+
+    #[test]
+    fn pooled_and_macro_averages_weigh_differently() {
+        let rates =
+            |n, n_next| ClassResult { rates: Rates { n, n_next, ..Rates::default() }, winners: Vec::new() };
+        let result =
+            HeadResult { head: HeadId::new(0, 0), classes: vec![rates(9, 0), rates(1, 1), rates(0, 0)] };
+        assert_eq!((result.score(), result.macro_average()), (0.1, 0.5));
+    }
+}

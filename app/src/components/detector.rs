@@ -1,0 +1,202 @@
+//! The chosen detector: its progress, its verdict, what stands behind it, and what it says of itself.
+
+use headlight_core::detect::doc::Doc;
+use headlight_core::report::DetectReport;
+use leptos::prelude::*;
+use serde_json::Value;
+
+use super::page;
+use crate::protocol::{ErrorReport, Progress};
+use crate::state::{Detection, DetectionStage, Msg};
+use crate::view_model::lens::{Lens, verdict};
+use crate::view_model::{progress_text, token_text};
+
+/// Heads named one by one below the verdict.
+const N_NAMED: usize = 12;
+
+/// Between caption and map, when the lens is a detector.
+#[component]
+pub fn DetectorPanel() -> impl IntoView {
+    let page = page();
+    let chosen = page.select(|state| match state.lens {
+        Lens::Detector(doc) => Some((doc, state.detections.get(doc.id).cloned())),
+        Lens::Prompt(_) => None,
+    });
+    view! {
+        {move || {
+            let (doc, detection) = chosen.get()?;
+            let stage = match detection.map(|Detection { stage, .. }| stage) {
+                Some(DetectionStage::Running(progress)) => view! { <Running progress /> }.into_any(),
+                Some(DetectionStage::Done(report)) => view! { <Found doc report /> }.into_any(),
+                Some(DetectionStage::Failed(error)) => view! { <Failed error /> }.into_any(),
+                Some(DetectionStage::Stopped) => view! { <Again text="Stopped." /> }.into_any(),
+                None => view! { <Again text="Not run yet." /> }.into_any(),
+            };
+            Some(view! { <div class="detector" data-testid="detector" data-detector=doc.id>{stage}</div> })
+        }}
+    }
+}
+
+#[component]
+fn Running(progress: Option<Progress>) -> impl IntoView {
+    let page = page();
+    let progress = progress.as_ref().map(progress_text);
+    let fraction = progress.as_ref().and_then(|progress| progress.fraction).unwrap_or(0.0);
+    let line = progress.map_or_else(|| "Starting …".to_owned(), |progress| progress.detail);
+    view! {
+        <div class="toast-line">
+            <p class="quiet">{line}</p>
+            <button class="button" data-testid="detector-stop" on:click=move |_| page.send(Msg::StopDetector)>
+                "Stop"
+            </button>
+        </div>
+        <div
+            class="progress"
+            role="progressbar"
+            aria-label="Detecting"
+            aria-valuemin="0"
+            aria-valuemax="100"
+            aria-valuenow=format!("{:.0}", fraction * 100.0)
+        >
+            <div class="progress-fill" style:width=format!("{:.1}%", fraction * 100.0)></div>
+        </div>
+    }
+}
+
+#[component]
+fn Failed(error: ErrorReport) -> impl IntoView {
+    view! {
+        <p class="detector-failed" role="status" data-testid="detector-failed" data-code=error.code>
+            {format!("No score: {}.", error.message)}
+        </p>
+    }
+}
+
+#[component]
+fn Again(text: &'static str) -> impl IntoView {
+    let page = page();
+    view! {
+        <div class="toast-line">
+            <p class="quiet">{text}</p>
+            <button class="button" data-testid="detector-run" on:click=move |_| page.send(Msg::RunDetector)>
+                "Run"
+            </button>
+        </div>
+    }
+}
+
+#[component]
+fn Found(doc: &'static Doc, report: std::sync::Arc<DetectReport>) -> impl IntoView {
+    let page = page();
+    let named: Vec<_> = report.found.iter().copied().take(N_NAMED).collect();
+    let n_more = report.found.len() - named.len();
+    let verdict = verdict(&report, doc);
+    let stimulus = format!("{} (n = {})", report.stimulus, report.n);
+    let spread = report.spread.as_ref().map(|spread| {
+        let best = report.best.head;
+        format!("Standard deviation over draws of {best}: {:.3}.", spread[best.layer][best.head])
+    });
+    view! {
+        <p class="verdict" role="status" data-testid="detector-verdict">{verdict}</p>
+        {(!named.is_empty())
+            .then(|| {
+                let buttons = named
+                    .into_iter()
+                    .map(|head| {
+                        view! {
+                            <button class="inline-link mono" on:click=move |_| page.send(Msg::ToggleHead(head))>
+                                {head.to_string()}
+                            </button>
+                            " "
+                        }
+                    })
+                    .collect_view();
+                let more = (n_more > 0).then(|| format!("and {n_more} more"));
+                view! { <p class="quiet found">{buttons} {more}</p> }
+            })}
+        <p class="quiet">{stimulus} {spread.map(|spread| format!(". {spread}"))}</p>
+        <Evidence report=report.clone() />
+        <details class="detector-doc" data-testid="detector-doc">
+            <summary>"Definition, source, what it confuses"</summary>
+            <dl>
+                <dt>"Why it matters"</dt>
+                <dd>{doc.why_it_matters}</dd>
+                <dt>"Score"</dt>
+                <dd>{doc.score}</dd>
+                <dt>"Stimulus"</dt>
+                <dd>{doc.stimulus}</dd>
+                <dt>"Source"</dt>
+                <dd>{doc.source}</dd>
+                <dt>"Known confusions"</dt>
+                <dd>{doc.known_confusions}</dd>
+            </dl>
+            <p class="quiet">
+                {format!("Detector {} version {}, seed {}.", doc.id, doc.version, report.provenance.request.seed)}
+            </p>
+        </details>
+    }
+}
+
+/// What stands behind a score, where the detector has something to show.
+#[component]
+fn Evidence(report: std::sync::Arc<DetectReport>) -> impl IntoView {
+    let evidence = &report.evidence;
+    let nats = |name: &str| evidence[name].as_f64();
+    let losses = nats("first_copy_nll_nats").zip(nats("second_copy_nll_nats")).map(|(first, second)| {
+        format!(
+            "Loss on the first copy {first:.2} nats, on the second {second:.2} nats: the model does repeat."
+        )
+    });
+    let losses = losses.map(|text| match nats("second_copy_nll_nats") < nats("first_copy_nll_nats") {
+        true => text,
+        false => text.replace("the model does repeat", "the model does not repeat"),
+    });
+    let classes = evidence["best"]["classes"].as_array().map(|classes| {
+        let rows: Vec<_> = classes.iter().map(class_row).collect();
+        view! {
+            <details class="detector-doc">
+                <summary>{format!("What {} says of each class", report.best.head)}</summary>
+                <div class="table-scroll" tabindex="0" role="region" aria-label="Successor classes">
+                    <table data-testid="successor-classes">
+                        <thead>
+                            <tr>
+                                <th scope="col">"Class"</th>
+                                <th scope="col">"Pairs"</th>
+                                <th scope="col">"Next"</th>
+                                <th scope="col">"Same"</th>
+                                <th scope="col">"Before"</th>
+                                <th scope="col">"Source → winner"</th>
+                            </tr>
+                        </thead>
+                        <tbody>{rows}</tbody>
+                    </table>
+                </div>
+            </details>
+        }
+    });
+    view! {
+        {losses.map(|text| view! { <p class="quiet">{text}</p> })}
+        {classes}
+    }
+}
+
+fn class_row(class: &Value) -> impl IntoView + use<> {
+    let share = |name: &str| format!("{:.2}", class[name].as_f64().unwrap_or_default());
+    let text = |row: &Value, name: &str| token_text(row[name].as_str().unwrap_or_default());
+    let pairs: Vec<String> = (class["rows"].as_array().into_iter().flatten())
+        .map(|row| {
+            let mark = if row["hit"] == true { " ✓" } else { "" };
+            format!("{}→{}{mark}", text(row, "from"), text(row, "argmax"))
+        })
+        .collect();
+    view! {
+        <tr>
+            <td>{class["class"].as_str().unwrap_or_default().to_owned()}</td>
+            <td>{class["n"].to_string()}</td>
+            <td>{share("score")}</td>
+            <td>{share("copy_rate")}</td>
+            <td>{share("predecessor_rate")}</td>
+            <td class="mono successor-pairs">{pairs.join("  ")}</td>
+        </tr>
+    }
+}

@@ -1,0 +1,225 @@
+//! What colours the head map: a reading of the prompt at hand, or a detector's score on its own stimulus. Names,
+//! scales and sentences; the numbers are the core's.
+
+use headlight_core::detect::doc::Doc;
+use headlight_core::detect::{AttentionTarget, DETECTORS};
+use headlight_core::ids::HeadId;
+use headlight_core::report::{DetectReport, HeadScores};
+
+use super::measure::Measure;
+
+/// What the map shows.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Lens {
+    /// Attention on this prompt.
+    Prompt(Measure),
+    /// A detector.
+    Detector(&'static Doc),
+}
+
+impl Default for Lens {
+    fn default() -> Self {
+        Self::Prompt(Measure::default())
+    }
+}
+
+/// How a score becomes a colour.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Scale {
+    /// 0 to the given value, one hue.
+    UpTo(f32),
+    /// -1 to 1, two hues that meet at 0.
+    Signed,
+}
+
+impl Lens {
+    /// Detectors that the map offers: those that need no input of the user's.
+    pub fn detectors() -> impl Iterator<Item = Self> {
+        DETECTORS
+            .into_iter()
+            .map(|detector| &detector.doc)
+            .filter(|doc| doc.id != "custom")
+            .map(Self::Detector)
+    }
+
+    /// A name for the menu's values and for links.
+    pub fn key(self) -> String {
+        match self {
+            Self::Prompt(measure) => format!("prompt:{}", measure.target()),
+            Self::Detector(doc) => format!("detector:{}", doc.id),
+        }
+    }
+
+    /// The lens of a key.
+    pub fn of_key(key: &str) -> Option<Self> {
+        match key.split_once(':')? {
+            ("prompt", target) => Measure::of_target(target).map(Self::Prompt),
+            ("detector", id) => {
+                Self::detectors().find(|lens| matches!(lens, Self::Detector(doc) if doc.id == id))
+            }
+            _ => None,
+        }
+    }
+
+    /// As a label.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Prompt(measure) => measure.label(),
+            Self::Detector(doc) => doc.title,
+        }
+    }
+
+    /// As the page writes it before a number.
+    pub fn name(self) -> String {
+        match self {
+            Self::Prompt(measure) => measure.name().to_owned(),
+            Self::Detector(doc) => doc.id.replace('_', " "),
+        }
+    }
+
+    /// What a high score means, for a heading.
+    pub fn meaning(self) -> &'static str {
+        match self {
+            Self::Prompt(measure) => measure.meaning(),
+            Self::Detector(doc) => doc.title,
+        }
+    }
+
+    /// The cells of a pattern that this lens reads, where it reads any.
+    pub fn target(self) -> Option<AttentionTarget> {
+        let name = match self {
+            Self::Prompt(measure) => measure.target(),
+            // The three ways to measure induction read the same cells.
+            Self::Detector(doc) if doc.id.starts_with("induction") => "induction",
+            Self::Detector(doc) => doc.id,
+        };
+        AttentionTarget::ALL.into_iter().find(|target| target.name() == name)
+    }
+
+    /// The scale of these scores.
+    pub fn scale(self, scores: Option<&HeadScores>) -> Scale {
+        match self {
+            Self::Detector(doc) if doc.id == "copying" => Scale::Signed,
+            Self::Detector(doc) if doc.id == "entropy" => {
+                let all = scores.into_iter().flat_map(|scores| scores.scores.iter().flatten());
+                Scale::UpTo(all.copied().fold(1.0, f32::max))
+            }
+            _ => Scale::UpTo(1.0),
+        }
+    }
+}
+
+/// The report's scores in the shape that the map reads.
+pub fn report_scores(report: &DetectReport) -> HeadScores {
+    HeadScores { target: report.detector.clone(), scores: report.scores.clone(), n_rows: report.n }
+}
+
+/// What a finished detector says, in a sentence: the heads it names, or that there are none and which comes nearest.
+pub fn verdict(report: &DetectReport, doc: &Doc) -> String {
+    let best = format!("{} {:.2}", report.best.head, report.best.score);
+    let Some(threshold) = doc.threshold else {
+        return format!("Highest: {best}. This score names no head by itself.");
+    };
+    let line = format!("{} ({})", threshold.value, threshold.source);
+    match report.found.len() {
+        0 => format!("None found: no head is above {line}. The nearest is {best}."),
+        1 => format!("1 head is above {line}: {best}."),
+        n => format!("{n} heads are above {line}; the strongest is {best}."),
+    }
+}
+
+/// The detectors that name this head, with its score: the labels a head has earned.
+pub fn labels<'a>(reports: impl Iterator<Item = &'a DetectReport>, head: HeadId) -> Vec<(String, f32)> {
+    let named = reports.filter(|report| report.found.contains(&head));
+    let label = |report: &DetectReport| {
+        let title = Lens::of_key(&format!("detector:{}", report.detector)).map_or("", Lens::label);
+        (title.to_owned(), report.scores[head.layer][head.head])
+    };
+    named.map(label).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use headlight_core::report::{DetectProvenance, DetectRequest, HeadScore, Provenance};
+
+    fn report(detector: &str, scores: Vec<Vec<f32>>, found: Vec<HeadId>) -> DetectReport {
+        let run = Provenance {
+            model: "m".to_owned(),
+            model_sha256: String::new(),
+            engine: "cpu-f32".to_owned(),
+            build: String::new(),
+        };
+        DetectReport {
+            detector: detector.to_owned(),
+            version: 1,
+            definition: String::new(),
+            stimulus: String::new(),
+            n: 4,
+            best: HeadScore { head: HeadId::new(0, 1), score: scores[0][1] },
+            scores,
+            spread: None,
+            threshold: None,
+            found,
+            evidence: serde_json::Value::Null,
+            provenance: DetectProvenance { run, request: DetectRequest::default() },
+        }
+    }
+
+    fn doc(id: &str) -> &'static Doc {
+        match Lens::of_key(&format!("detector:{id}")) {
+            Some(Lens::Detector(doc)) => doc,
+            other => panic!("{id}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn keys_round_trip() {
+        for lens in Measure::ALL.map(Lens::Prompt).into_iter().chain(Lens::detectors()) {
+            assert_eq!(Lens::of_key(&lens.key()), Some(lens));
+        }
+        assert_eq!(Lens::of_key("detector:no_such"), None);
+        assert_eq!(Lens::of_key("induction"), None);
+    }
+
+    #[test]
+    fn lenses_that_read_attention_know_their_cells() {
+        assert!(Measure::ALL.iter().all(|measure| Lens::Prompt(*measure).target().is_some()));
+        assert_eq!(Lens::Detector(doc("induction_jittered")).target(), Some(AttentionTarget::Induction));
+        assert_eq!(Lens::Detector(doc("first_token")).target(), Some(AttentionTarget::FirstToken));
+        assert_eq!(Lens::Detector(doc("copying")).target(), None);
+    }
+
+    #[test]
+    fn none_found_is_a_result_with_a_runner_up() {
+        let none = verdict(&report("successor", vec![vec![0.1, 0.18]], Vec::new()), doc("successor"));
+        assert!(
+            none.starts_with("None found") && none.contains("L0H1 0.18") && none.contains("Gould"),
+            "{none}"
+        );
+        let one =
+            verdict(&report("induction", vec![vec![0.1, 0.9]], vec![HeadId::new(0, 1)]), doc("induction"));
+        assert!(one.starts_with("1 head is above"), "{one}");
+        let unnamed = verdict(&report("entropy", vec![vec![0.1, 2.5]], Vec::new()), doc("entropy"));
+        assert!(unnamed.contains("names no head"), "{unnamed}");
+    }
+
+    #[test]
+    fn a_head_is_labelled_only_where_a_detector_names_it() {
+        let reports = [
+            report("induction", vec![vec![0.1, 0.9]], vec![HeadId::new(0, 1)]),
+            report("copying", vec![vec![0.7, 0.2]], vec![HeadId::new(0, 0)]),
+        ];
+        let found = labels(reports.iter(), HeadId::new(0, 1));
+        assert_eq!(found, [("Induction (prefix matching)".to_owned(), 0.9)]);
+        assert!(labels(reports.iter().take(1), HeadId::new(0, 0)).is_empty());
+    }
+
+    #[test]
+    fn scales_fit_their_scores() {
+        assert_eq!(Lens::Detector(doc("copying")).scale(None), Scale::Signed);
+        let scores = HeadScores { target: String::new(), scores: vec![vec![0.5, 3.5]], n_rows: 1 };
+        assert_eq!(Lens::Detector(doc("entropy")).scale(Some(&scores)), Scale::UpTo(3.5));
+        assert_eq!(Lens::default().scale(None), Scale::UpTo(1.0));
+    }
+}
