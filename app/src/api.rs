@@ -3,7 +3,7 @@
 
 use std::future::Future;
 
-use headlight_core::detect::DETECTORS;
+use headlight_core::detect::DOCS;
 use headlight_core::ids::HeadId;
 use headlight_core::report::{BosPolicy, RunRequest};
 use js_sys::{Function, Object, Promise, Reflect};
@@ -92,7 +92,7 @@ pub fn install(client: &Client) {
             _ => Err(unexpected()),
         }
     });
-    method(&api, "detectors", client, async |_, _: JsValue, _| Ok(DETECTORS.map(|detector| detector.doc)));
+    method(&api, "detectors", client, async |_, _: JsValue, _| Ok(DOCS));
     method(&api, "detect", client, async |client, args: JsValue, _| {
         match client.request(Call::Detect(read(args)?)).await? {
             Reply::Detect(report) => Ok(*report),

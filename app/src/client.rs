@@ -233,11 +233,11 @@ impl Client {
     pub fn begin(
         &self,
         call: Call,
-        on_progress: impl FnMut(Progress) + 'static,
+        on_progress: Box<dyn FnMut(Progress)>,
     ) -> (u32, impl Future<Output = Answer> + use<>) {
-        let (id, receiver) = self.send(call, Some(Box::new(on_progress)));
-        let lost = |_| Err(error("crashed", "the engine was restarted; try again"));
-        (id, async { receiver.await.unwrap_or_else(lost) })
+        let (id, receiver) = self.send(call, Some(on_progress));
+        let restarted = || Err(error("crashed", "the engine was restarted; try again"));
+        (id, async move { receiver.await.unwrap_or_else(|_| restarted()) })
     }
 
     /// Asks for a view. While one is computed only the newest other one waits; older ones fail with `cancelled`.

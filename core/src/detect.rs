@@ -56,7 +56,7 @@ pub struct Detector {
 }
 
 /// Every detector, in the order in which people meet them.
-pub const DETECTORS: [&Detector; 13] = [
+const DETECTORS: [&Detector; 13] = [
     &induction::DETECTOR,
     &induction_diagonal::DETECTOR,
     &induction_jittered::DETECTOR,
@@ -71,6 +71,17 @@ pub const DETECTORS: [&Detector; 13] = [
     &successor::DETECTOR,
     &custom::DETECTOR,
 ];
+
+/// Every detector's description, apart from its work: a page that only explains needs no engine.
+pub static DOCS: [Doc; DETECTORS.len()] = {
+    let mut docs = [DETECTORS[0].doc; DETECTORS.len()];
+    let mut index = 1;
+    while index < docs.len() {
+        docs[index] = DETECTORS[index].doc;
+        index += 1;
+    }
+    docs
+};
 
 /// A detector by its id; `previous-token` is `previous_token`.
 pub fn find(id: &str) -> Result<&'static Detector, DetectError> {
@@ -394,6 +405,7 @@ mod tests {
                 assert!(section.len() > 6, "{id} has an empty section");
             }
             assert!(detector.doc.version > 0);
+            assert!(DOCS.contains(&detector.doc));
             assert_eq!(find(id).expect("registered").doc, detector.doc);
         }
         assert_eq!(find("previous-token").expect("registered").doc.id, "previous_token");

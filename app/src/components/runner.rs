@@ -77,7 +77,7 @@ impl Runner {
 
     fn detect(&self, page: Page, client: &Client, detect_id: u32, request: DetectRequest) {
         let on_progress = move |progress| page.send(Msg::DetectProgress { detect_id, progress });
-        let (id, answer) = client.begin(Call::Detect(request), on_progress);
+        let (id, answer) = client.begin(Call::Detect(request), Box::new(on_progress));
         self.detects.borrow_mut().insert(detect_id, id);
         let detects = Rc::clone(&self.detects);
         spawn_local(async move {

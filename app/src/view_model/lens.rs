@@ -2,7 +2,7 @@
 //! scales and sentences; the numbers are the core's.
 
 use headlight_core::detect::doc::Doc;
-use headlight_core::detect::{AttentionTarget, DETECTORS};
+use headlight_core::detect::{AttentionTarget, DOCS};
 use headlight_core::ids::HeadId;
 use headlight_core::report::{DetectReport, HeadScores};
 
@@ -35,11 +35,7 @@ pub enum Scale {
 impl Lens {
     /// Detectors that the map offers: those that need no input of the user's.
     pub fn detectors() -> impl Iterator<Item = Self> {
-        DETECTORS
-            .into_iter()
-            .map(|detector| &detector.doc)
-            .filter(|doc| doc.id != "custom")
-            .map(Self::Detector)
+        DOCS.iter().filter(|doc| doc.id != "custom").map(Self::Detector)
     }
 
     /// A name for the menu's values and for links.

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use anyhow::{Context, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use headlight_core::detect::DETECTORS;
+use headlight_core::detect::DOCS;
 use headlight_core::engine::{Engine, Loading, Want};
 use headlight_core::hooks::Intervention;
 use headlight_core::ids::{HeadId, TokenId};
@@ -188,7 +188,7 @@ fn run(command: Command) -> anyhow::Result<()> {
                 params,
             })?)
         }
-        Command::Detectors => print(&DETECTORS.map(|detector| detector.doc)),
+        Command::Detectors => print(&DOCS),
         Command::Info { model } => print(model.load()?.info()),
         Command::Bench { model, prefill, repeats } => print(&bench(&model.load()?, &prefill, repeats)?),
     }
