@@ -183,7 +183,17 @@ fn eigenvalue_score(matrix: DMatrix<f64>) -> f32 {
     if matrix.iter().any(|value| !value.is_finite()) {
         return f32::NAN;
     }
-    let Some(schur) = Schur::try_new(matrix, f64::EPSILON, MAX_ITERATIONS) else { return f32::NAN };
+    // The iteration stands still on a matrix with several eigenvalues of one magnitude and no other, such as a cycle.
+    // A ripple far below f32's precision sets it moving.
+    let rippled = || {
+        let ripple = matrix.norm() * 1e-10;
+        let moved = DMatrix::from_fn(matrix.nrows(), matrix.ncols(), |row, column| {
+            matrix[(row, column)] + ripple * ((3 * row + 7 * column) as f64).sin()
+        });
+        Schur::try_new(moved, f64::EPSILON, MAX_ITERATIONS)
+    };
+    let schur = Schur::try_new(matrix.clone(), f64::EPSILON, MAX_ITERATIONS).or_else(rippled);
+    let Some(schur) = schur else { return f32::NAN };
     let eigenvalues = schur.complex_eigenvalues();
     let real: f64 = eigenvalues.iter().map(|value| value.re).sum();
     let absolute: f64 = eigenvalues.iter().map(|value| value.norm()).sum();
@@ -200,6 +210,8 @@ mod tests {
         assert!((eigenvalue_score(-DMatrix::<f64>::identity(4, 4)) + 1.0).abs() < 1e-6);
         let turn = DMatrix::from_row_slice(2, 2, &[0.0, -1.0, 1.0, 0.0]);
         assert!(eigenvalue_score(turn).abs() < 1e-6);
+        let cycle = DMatrix::from_fn(12, 12, |row, column| f64::from((row + 1) % 12 == column));
+        assert!(eigenvalue_score(cycle).abs() < 1e-6);
         assert_eq!(eigenvalue_score(DMatrix::zeros(3, 3)), 0.0);
         assert!(eigenvalue_score(DMatrix::from_element(2, 2, f64::NAN)).is_nan());
     }

@@ -149,9 +149,16 @@ struct Pair {
 
 impl Class {
     fn new(name: String, items: &[String], cyclic: bool, tokenizer: &Tokenizer) -> Result<Self, DetectError> {
-        let ids = items.iter().map(|item| tokenizer.encode(item)).collect::<Result<Vec<_>, _>>()?;
-        let single: Vec<Option<TokenId>> =
-            ids.iter().map(|ids| if let [id] = ids[..] { Some(id) } else { None }).collect();
+        let single_token = |item: &String| -> Result<Option<TokenId>, DetectError> {
+            let ids = tokenizer.encode(item)?;
+            // A token that does not spell the item stands for something unknown.
+            let spells = |id: TokenId| {
+                let spelling = tokenizer.spelling(id);
+                spelling.text == *item || spelling.piece.replace('▁', " ") == *item
+            };
+            Ok(if let [id] = ids[..] { Some(id).filter(|&id| spells(id)) } else { None })
+        };
+        let single = items.iter().map(single_token).collect::<Result<Vec<_>, _>>()?;
         let n_pairs = if cyclic && items.len() > 2 { items.len() } else { items.len().saturating_sub(1) };
         let pairs = (0..n_pairs).filter_map(|index| {
             let next = (index + 1) % items.len();
