@@ -18,10 +18,12 @@ pub struct StopRules {
 }
 
 /// A generated token, and where the model looked when it chose it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Generated {
     /// The token.
     pub id: TokenId,
+    /// Its logit; not finite when the model computed something that is no number.
+    pub logit: f32,
     /// The key that each head attends to most at the position before the token, `[layer][head]`.
     pub argmax_keys: Vec<Vec<usize>>,
 }
@@ -90,8 +92,9 @@ impl<B: Backend> Decode<B> {
                 }
             },
             State::Unembedding { normalized, activations, cache } => {
-                let id = most_probable(backend, model, &normalized);
-                self.generated.push(Generated { id, argmax_keys: activations.argmax_keys().to_vec() });
+                let (id, logit) = most_probable(backend, model, &normalized);
+                let argmax_keys = activations.argmax_keys().to_vec();
+                self.generated.push(Generated { id, logit, argmax_keys });
                 self.after(id, cache, model)
             }
             State::Done(cache) => State::Done(cache),
@@ -111,10 +114,11 @@ impl<B: Backend> Decode<B> {
     }
 }
 
-/// The token with the largest logit after the last row of `[pos, d_model]`; the lowest id among equals.
-fn most_probable<B: Backend>(backend: &B, model: &LoadedModel<B>, normalized: &B::Buffer) -> TokenId {
+/// The token with the largest logit after the last row of `[pos, d_model]`, and the logit; the lowest id among equals.
+fn most_probable<B: Backend>(backend: &B, model: &LoadedModel<B>, normalized: &B::Buffer) -> (TokenId, f32) {
     let rows = backend.download(normalized).len();
     let last = backend.slice(normalized, rows - model.config.d_model..rows);
     let logits = backend.download(&backend.matmul(&last, model.unembed()));
-    top_indices(&logits, 1)[0] as TokenId
+    let best = top_indices(&logits, 1)[0];
+    (best as TokenId, logits[best])
 }

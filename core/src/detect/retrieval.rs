@@ -1,5 +1,6 @@
 //! Retrieval heads: what they attend to is the very token that the model is about to write.
 
+mod causal;
 mod copies;
 mod haystack;
 
@@ -8,6 +9,7 @@ use std::ops::Range;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use self::causal::{CausalParams, CausalTask, Contest, Question};
 use self::copies::{CopyScores, recall};
 use self::haystack::{Haystacks, NEEDLES, Placement};
 use super::doc::{Doc, Threshold};
@@ -34,7 +36,9 @@ pub(super) const DETECTOR: Detector = Detector {
                 wrong. 0 to 1. Parameters: scoring \"set\" (the paper's, default) or \"count\" (the authors' script: every \
                 copying step adds 1 / the answer's length, repeats included); lengths ([256] tokens), depths ([0, 25, 50, 75, \
                 100] percent), n_needles (3 of 6), max_new_tokens (20), or prompts of your own ([{\"ids\", \"span\": [start, \
-                end], \"max_new_tokens\", \"stop_ids\"}]).",
+                end], \"max_new_tokens\", \"stop_ids\"}]); causal ({\"k\": 5, \"n_draws\": 10, \"n_prompts\": 4, \"edits\": [\"zero\", \
+                \"mean\"]}) also measures how much less probable the right answer is without the k strongest heads, against k \
+                other heads of their layers.",
         stimulus: "Sentences with an answer (needles), put after a sentence's end at several depths of public-domain prose \
                    (Moby-Dick), then a question and the beginning of the answer; the answer itself comes next. Decoding stops \
                    at a new line or a special token. The seed says with which sentence the prose begins.",
@@ -43,12 +47,14 @@ pub(super) const DETECTOR: Detector = Detector {
                            its heads nothing to copy, so the scores over the prompts that succeeded (more than half of the \
                            answer's token ids generated) stand beside. A head whose largest key is the first token scores 0 \
                            whatever its second is.",
-        threshold: Some(Threshold { value: 0.1, source: "Wu et al. 2024" }),
+        threshold: Some(Threshold { value: THRESHOLD, source: "Wu et al. 2024" }),
         weights_only: false,
     },
     plan,
 };
 
+/// Scores above this name a retrieval head.
+const THRESHOLD: f32 = 0.1;
 /// Tokens generated at most, unless the caller says otherwise.
 const MAX_NEW_TOKENS: usize = 20;
 /// A prompt succeeded when more than this share of the answer's token ids was generated (the authors' filter, which
@@ -64,6 +70,7 @@ struct Params {
     depths: Option<Vec<f32>>,
     n_needles: Option<usize>,
     max_new_tokens: Option<usize>,
+    causal: Option<CausalParams>,
 }
 
 /// How a head's copying steps on one prompt become its score.
@@ -112,6 +119,9 @@ pub(super) struct RetrievalWork {
     stimulus: String,
     prompts: Vec<RetrievalPrompt>,
     scoring: Scoring,
+    /// Whether the model's need for the heads found is measured too.
+    causal: Option<CausalParams>,
+    seed: u64,
     n_layers: usize,
 }
 
@@ -124,6 +134,10 @@ fn plan(ask: &Ask<'_>) -> Result<Work, DetectError> {
                 .to_owned(),
         ));
     }
+    if let Some(causal) = &params.causal {
+        causal.check(ask.config.n_layers * ask.config.n_heads)?;
+    }
+    let causal = params.causal.clone();
     let (stimulus, prompts) = match params.prompts {
         Some(_) if params.lengths.is_some() || params.depths.is_some() || params.n_needles.is_some() => {
             return Err(DetectError::Params(
@@ -134,9 +148,10 @@ fn plan(ask: &Ask<'_>) -> Result<Work, DetectError> {
         Some(given) => given_prompts(given, params.max_new_tokens),
         None => generated_prompts(ask, &params)?,
     };
-    check_prompts(ask, &prompts)?;
+    check_prompts(ask, &prompts, causal.is_some())?;
     let n_layers = ask.config.n_layers;
-    Ok(Work::Retrieval(RetrievalWork { stimulus, prompts, scoring: params.scoring, n_layers }))
+    let (scoring, seed) = (params.scoring, ask.seed);
+    Ok(Work::Retrieval(RetrievalWork { stimulus, prompts, scoring, causal, seed, n_layers }))
 }
 
 fn given_prompts(given: Vec<GivenPrompt>, max_new_tokens: Option<usize>) -> (String, Vec<RetrievalPrompt>) {
@@ -170,10 +185,18 @@ fn generated_prompts(ask: &Ask<'_>, params: &Params) -> Result<(String, Vec<Retr
     });
     let bos = ask.bos.map_or_else(|| "no BOS".to_owned(), |id| format!("BOS {id} in front"));
     let stimulus = format!(
-        "{} needles at depths of {:?} percent in prompts of at most {:?} tokens, {bos}, seed {}",
-        haystacks.n_needles, haystacks.depths, haystacks.lengths, ask.seed,
+        "{} needles at depths of {} percent in prompts of at most {} tokens, {bos}, seed {}",
+        haystacks.n_needles,
+        listed(&haystacks.depths),
+        listed(&haystacks.lengths),
+        ask.seed,
     );
     Ok((stimulus, prompts.collect()))
+}
+
+/// Numbers one after another, for people.
+fn listed(numbers: &[impl ToString]) -> String {
+    numbers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 fn check_haystacks(ask: &Ask<'_>, haystacks: &Haystacks) -> Result<(), DetectError> {
@@ -200,12 +223,17 @@ fn stop_ids(tokenizer: &Tokenizer) -> Result<Vec<TokenId>, TokenizerError> {
     Ok(newline.into_iter().chain(tokenizer.special_ids()).collect())
 }
 
-fn check_prompts(ask: &Ask<'_>, prompts: &[RetrievalPrompt]) -> Result<(), DetectError> {
+fn check_prompts(ask: &Ask<'_>, prompts: &[RetrievalPrompt], is_causal: bool) -> Result<(), DetectError> {
     if prompts.is_empty() {
         return Err(DetectError::NoPrompts);
     }
     for (index, prompt) in prompts.iter().enumerate() {
         let (n_tokens, n_ctx) = (prompt.ids.len(), ask.config.n_ctx);
+        if prompt.ids.is_empty() {
+            return Err(DetectError::Params(format!(
+                "prompt {index} is empty; give it at least one token id"
+            )));
+        }
         check_ids(&prompt.ids, ask.config)?;
         let Range { start, end } = prompt.span;
         if start >= end || end > n_tokens {
@@ -216,6 +244,8 @@ fn check_prompts(ask: &Ask<'_>, prompts: &[RetrievalPrompt]) -> Result<(), Detec
             let message = format!("max_new_tokens is {max_new_tokens}; give 1 to {MAX_PARAM}");
             return Err(DetectError::Params(message));
         }
+        // The right answer is read too where its probability is measured.
+        let max_new_tokens = max_new_tokens.max(if is_causal { end - start } else { 0 });
         if n_tokens + max_new_tokens > n_ctx {
             return Err(DetectError::PromptFillsContext { prompt: index, n_tokens, max_new_tokens, n_ctx });
         }
@@ -269,6 +299,16 @@ pub(super) struct RetrievalTask<B: Backend> {
     results: Vec<PromptResult>,
     all: ScoreDraws,
     succeeded: ScoreDraws,
+    causal: Causal<B>,
+}
+
+/// The second half of the work.
+enum Causal<B: Backend> {
+    /// Not begun, or not asked for.
+    Ahead,
+    /// Why there is nothing to measure.
+    Skipped(&'static str),
+    Running(CausalTask<B>),
 }
 
 impl<B: Backend> RetrievalTask<B> {
@@ -281,6 +321,7 @@ impl<B: Backend> RetrievalTask<B> {
             results: Vec::new(),
             all: ScoreDraws::default(),
             succeeded: ScoreDraws::default(),
+            causal: Causal::Ahead,
         }
     }
 
@@ -293,7 +334,20 @@ impl<B: Backend> RetrievalTask<B> {
             n_generated => n_layers + n_generated,
         });
         let done: usize = self.work.prompts[..self.results.len()].iter().map(steps).sum();
-        (done + of_prompt, self.work.prompts.iter().map(steps).sum())
+        let all: usize = self.work.prompts.iter().map(steps).sum();
+        let (causal_done, causal_all) = self.causal_progress();
+        (done + of_prompt + causal_done, all + causal_all)
+    }
+
+    /// Layers of the passes with and without the heads, done and at most.
+    fn causal_progress(&self) -> (usize, usize) {
+        let Some(params) = &self.work.causal else { return (0, 0) };
+        let all = params.n_prompts * params.n_passes() * self.work.n_layers;
+        match &self.causal {
+            Causal::Ahead => (0, all),
+            Causal::Running(task) => (task.n_done() * self.work.n_layers, all),
+            Causal::Skipped(_) => (all, all),
+        }
     }
 
     pub(super) fn partial(&self) -> HeadTable {
@@ -302,7 +356,7 @@ impl<B: Backend> RetrievalTask<B> {
 
     /// One layer, or the choice of one token; true when nothing is left.
     pub(super) fn step(&mut self, ground: &Ground<'_, B>) -> Result<bool, DetectError> {
-        let Some(prompt) = self.work.prompts.get(self.results.len()) else { return Ok(true) };
+        let Some(prompt) = self.work.prompts.get(self.results.len()) else { return self.causal_step(ground) };
         let (mut decode, n_shared) = match self.decode.take() {
             Some(decode) => decode,
             None => {
@@ -318,7 +372,37 @@ impl<B: Backend> RetrievalTask<B> {
         } else {
             self.decode = Some((decode, n_shared));
         }
-        Ok(self.results.len() == self.work.prompts.len())
+        Ok(self.results.len() == self.work.prompts.len() && self.work.causal.is_none())
+    }
+
+    fn causal_step(&mut self, ground: &Ground<'_, B>) -> Result<bool, DetectError> {
+        match (&mut self.causal, &self.work.causal) {
+            (_, None) | (Causal::Skipped(_), _) => Ok(true),
+            (Causal::Running(task), _) => task.step(ground),
+            (Causal::Ahead, Some(params)) => {
+                self.causal = self.begin_causal(params.clone());
+                Ok(matches!(self.causal, Causal::Skipped(_)))
+            }
+        }
+    }
+
+    fn begin_causal(&self, params: CausalParams) -> Causal<B> {
+        let prompts = self.work.prompts.iter().zip(&self.results);
+        let questions: Vec<Question> = prompts
+            .filter(|(prompt, result)| result.succeeded() && prompt.ids.len() > 1)
+            .map(|(prompt, _)| Question { prompt: prompt.ids.clone(), answer: prompt.answer().to_vec() })
+            .collect();
+        if questions.is_empty() {
+            return Causal::Skipped(
+                "the model answered no prompt, so there is nothing that a head could lose",
+            );
+        }
+        match Contest::draw(&self.partial(), &params, THRESHOLD, self.work.seed) {
+            Some(contest) => Causal::Running(CausalTask::new(params, contest, questions)),
+            None => Causal::Skipped(
+                "the strongest heads' layers have fewer than k other heads below the threshold to compare with; lower k",
+            ),
+        }
     }
 
     /// Scores a prompt that is done, and keeps what was read for the next.
@@ -368,6 +452,11 @@ impl<B: Backend> RetrievalTask<B> {
             "n_tokens": self.work.prompts.iter().map(|prompt| prompt.ids.len()).sum::<usize>(),
             "n_tokens_shared": self.results.iter().map(|result| result.n_shared).sum::<usize>(),
             "prompts": prompts,
+            "causal": match &self.causal {
+                Causal::Ahead => Value::Null,
+                Causal::Skipped(why) => json!({ "skipped": why }),
+                Causal::Running(task) => task.evidence(),
+            },
         })
     }
 }

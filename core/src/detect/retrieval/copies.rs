@@ -7,7 +7,7 @@ use crate::decode::Generated;
 use crate::detect::HeadTable;
 use crate::ids::TokenId;
 
-/// Every head's score on one prompt, `[layer][head]`.
+/// Every head's score on one prompt, `[layer][head]`; NaN when the model computed something that is no number.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct CopyScores {
     /// `|g ∩ k| / |k|` over sets of token ids; 0 to 1.
@@ -20,7 +20,11 @@ impl CopyScores {
     /// Scores what was generated after `ids`, whose `span` is the answer.
     pub fn of(ids: &[TokenId], span: Range<usize>, generated: &[Generated]) -> Self {
         let wanted: BTreeSet<TokenId> = ids[span.clone()].iter().copied().collect();
+        let is_broken = generated.iter().any(|token| !token.logit.is_finite());
         let scores_of = |copied: Vec<TokenId>| {
+            if is_broken {
+                return (f32::NAN, f32::NAN);
+            }
             let distinct: BTreeSet<TokenId> = copied.iter().copied().collect();
             (distinct.len() as f32 / wanted.len() as f32, copied.len() as f32 / span.len() as f32)
         };
@@ -66,7 +70,7 @@ mod tests {
     /// What a model that answers right generates, with one head that looks where `key_of` says at each step.
     fn answered(key_of: impl Fn(usize) -> usize) -> Vec<Generated> {
         let steps = IDS[SPAN].iter().chain(&[1]).enumerate();
-        steps.map(|(step, &id)| Generated { id, argmax_keys: vec![vec![key_of(step)]] }).collect()
+        steps.map(|(step, &id)| Generated { id, logit: 1.0, argmax_keys: vec![vec![key_of(step)]] }).collect()
     }
 
     fn scores(generated: &[Generated]) -> (f32, f32) {
@@ -85,7 +89,7 @@ mod tests {
 
     #[test]
     fn the_same_token_outside_the_answer_is_no_copy() {
-        let generated = [Generated { id: 9, argmax_keys: vec![vec![7]] }];
+        let generated = [Generated { id: 9, logit: 1.0, argmax_keys: vec![vec![7]] }];
         assert_eq!(scores(&generated), (0.0, 0.0));
     }
 
@@ -93,8 +97,17 @@ mod tests {
     fn repeats_count_in_the_authors_score_alone() {
         // It looks at the first of the two equal tokens both times.
         assert_eq!(scores(&answered(|step| [2, 3, 2, 0, 0][step])), (2.0 / 3.0, 0.75));
-        let stuck: Vec<Generated> = (0..6).map(|_| Generated { id: 5, argmax_keys: vec![vec![2]] }).collect();
+        let stuck: Vec<Generated> =
+            (0..6).map(|_| Generated { id: 5, logit: 1.0, argmax_keys: vec![vec![2]] }).collect();
         assert_eq!(scores(&stuck), (1.0 / 3.0, 1.5));
+    }
+
+    #[test]
+    fn a_model_that_computes_no_numbers_has_no_score() {
+        let mut generated = answered(|step| SPAN.start + step);
+        generated[1].logit = f32::NAN;
+        let (set, count) = scores(&generated);
+        assert!(set.is_nan() && count.is_nan());
     }
 
     #[test]

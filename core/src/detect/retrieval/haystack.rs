@@ -146,7 +146,8 @@ impl Haystacks {
             sentences.push(*sentence);
         }
         Err(DetectError::Params(format!(
-            "length {length} is more than the haystack's prose has; give at most {n_tokens}"
+            "length {length} is more than the haystack's prose has; give at most {}",
+            n_tokens - 1
         )))
     }
 
