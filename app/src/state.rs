@@ -20,8 +20,7 @@ pub const N_NEXT_TOKENS: usize = 10;
 /// Time without a keystroke after which a prompt is run, milliseconds.
 pub const TYPING_PAUSE_MS: u32 = 60;
 /// The prompt the page opens with: its second sentence repeats the first, which is what induction heads continue.
-pub const FIRST_PROMPT: &str =
-    "Mr Fairweather met Lady Ashcombe in the garden. The next morning Mr Fairweather met Lady";
+pub const FIRST_PROMPT: &str = "On Monday Zorbax met Quill Mandrik. On Tuesday Zorbax met Quill";
 
 /// How the engine's worker is.
 #[derive(Clone, Debug, PartialEq, Eq)]

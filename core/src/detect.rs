@@ -270,7 +270,7 @@ pub struct Findings {
 pub struct Task<B: Backend>(TaskOf<B>);
 
 enum TaskOf<B: Backend> {
-    Attention(AttentionTask<B>),
+    Attention(Box<AttentionTask<B>>),
     Copying(CopyingTask),
     CopyAccuracy(CopyAccuracyTask),
     Successor(SuccessorTask<B>),
@@ -281,7 +281,9 @@ impl<B: Backend> Task<B> {
     /// Checks a request and plans its work.
     pub fn plan(detector: &Detector, ask: &Ask<'_>) -> Result<Self, DetectError> {
         Ok(Self(match (detector.plan)(ask)? {
-            Work::Attention(work) => TaskOf::Attention(AttentionTask::new(work, ask.config.n_layers)),
+            Work::Attention(work) => {
+                TaskOf::Attention(Box::new(AttentionTask::new(work, ask.config.n_layers)))
+            }
             Work::Copying(work) => TaskOf::Copying(CopyingTask::new(work)),
             Work::CopyAccuracy(work) => TaskOf::CopyAccuracy(CopyAccuracyTask::new(work)),
             Work::Successor(work) => TaskOf::Successor(SuccessorTask::new(work)),
@@ -433,7 +435,7 @@ mod tests {
                 assert!(section.len() > 6, "{id} has an empty section");
             }
             assert!(detector.doc.version > 0);
-            assert!(std::ptr::eq(find(id).expect("registered"), detector));
+            assert_eq!(find(id).expect("registered").doc, detector.doc);
         }
         assert_eq!(find("previous-token").expect("registered").doc.id, "previous_token");
         assert!(find("no_such_detector").is_err_and(|error| error.to_string().contains("induction")));

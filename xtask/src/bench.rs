@@ -1,4 +1,4 @@
-//! Prefill speed, natively and in Chromium (wasm, one thread), as JSON.
+//! Prefill speed, natively and in Chromium (wasm, one thread), and there what detectors cost, as JSON.
 
 use std::path::Path;
 
@@ -10,6 +10,8 @@ use crate::server::{Serving, serve_dir};
 use crate::shell::{cargo, read, run};
 use crate::{models, paths};
 
+/// Detectors that are timed in Chromium on SmolLM2.
+const DETECTORS: [&str; 4] = ["induction", "copying", "copying_top1", "successor"];
 /// Prompt lengths.
 const PREFILL: [usize; 3] = [64, 128, 512];
 
@@ -36,9 +38,16 @@ async fn chromium(repeats: usize) -> anyhow::Result<Value> {
     let address = serve_dir(&paths::dist(), Serving::default()).await?;
     let browser = Browser::start(BrowserOptions::default()).await?;
     browser.client.goto(&format!("http://{address}/")).await?;
+    // A detector's cost is told in forward passes at T = 128, which both engines and machines share.
     let script = format!(
         "(async () => {{ await window.headlight.ready; await window.headlight.load({{model: 'smollm2-135m'}}); \
-         return await window.headlight.bench({{prefill: {PREFILL:?}, repeats: {repeats}}}); }})()"
+         const report = await window.headlight.bench({{prefill: {PREFILL:?}, repeats: {repeats}}}); \
+         const forward_s = 128 / report.prefill.find(speed => speed.n_tokens === 128).tokens_per_s; \
+         report.detectors = {{}}; \
+         for (const detector of {DETECTORS:?}) {{ const start = performance.now(); \
+         await window.headlight.detect({{detector}}); const seconds = (performance.now() - start) / 1000; \
+         report.detectors[detector] = {{seconds, forwards_of_128_tokens: seconds / forward_s}}; }} \
+         return report; }})()"
     );
     let report = browser.eval(&script).await;
     browser.close().await?;

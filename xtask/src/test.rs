@@ -95,16 +95,12 @@ fn native_tests() -> anyhow::Result<()> {
 
 fn wasm_tests() -> anyhow::Result<()> {
     let driver = crate::shell::find_program("chromedriver").context("there is no chromedriver")?;
-    for package in
-        [["--package", "headlight-app", "--lib"], ["--package", "headlight-tests", "--test=golden"]]
-    {
-        let mut command = wasm_cargo("test");
-        // In release, so that the dependencies are those of the page.
-        // Not `--quiet`: cargo would hand it to the runner, which does not know it.
-        command.args(["--release", "--target", "wasm32-unknown-unknown"]).args(package);
-        run(command.env("CHROMEDRIVER", &driver).env("WASM_BINDGEN_TEST_TIMEOUT", "120"))?;
-    }
-    Ok(())
+    let mut command = wasm_cargo("test");
+    // In release and in one call, so that the dependencies are those of the page. Not `--quiet`: cargo would hand it to
+    // the runner, which does not know it.
+    command.args(["--release", "--target", "wasm32-unknown-unknown", "--package", "headlight-app"]);
+    command.args(["--package", "headlight-tests", "--lib", "--test", "golden"]);
+    run(command.env("CHROMEDRIVER", &driver).env("WASM_BINDGEN_TEST_TIMEOUT", "120"))
 }
 
 fn browser_tests() -> anyhow::Result<()> {

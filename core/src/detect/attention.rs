@@ -151,7 +151,7 @@ pub struct AttentionTask<B: Backend> {
 
 enum State<B: Backend> {
     Idle,
-    Layers(Pass<B>),
+    Layers(Box<Pass<B>>),
     Unembedding { normalized: B::Buffer, nll_nats: Vec<f32> },
 }
 
@@ -203,7 +203,7 @@ impl<B: Backend> AttentionTask<B> {
                     entropy: *reading == Reading::Entropy,
                     ..RunPlan::default()
                 };
-                State::Layers(Pass::start(ground.backend, ground.model, ids, plan)?)
+                State::Layers(Box::new(Pass::start(ground.backend, ground.model, ids, plan)?))
             }
             State::Layers(mut pass) => {
                 if !pass.step(ground.backend, ground.model) {
@@ -299,7 +299,7 @@ mod tests {
         let (m, n) = (10, 21);
         let ids = repeated(m);
         let previous = planted(n, |query| query.saturating_sub(1));
-        let duplicate = planted(n, |query| if query > m { query - m } else { 0 });
+        let duplicate = planted(n, |query| query.saturating_sub(m));
         let induction = planted(n, |query| if query > m { query - m + 1 } else { 0 });
         let off_by_one = planted(n, |query| if query > m + 1 { query - m - 1 } else { 0 });
         let of = |target: AttentionTarget, pattern: &Vec<f32>| {

@@ -45,12 +45,14 @@ struct Params {
 }
 
 #[derive(Clone, Copy, Default, Deserialize)]
-#[serde(rename_all = "snake_case")]
 enum DetectionPattern {
-    PreviousTokenHead,
-    DuplicateTokenHead,
+    #[serde(rename = "previous_token_head")]
+    PreviousToken,
+    #[serde(rename = "duplicate_token_head")]
+    DuplicateToken,
     #[default]
-    InductionHead,
+    #[serde(rename = "induction_head")]
+    Induction,
 }
 
 #[derive(Clone, Copy, Default, PartialEq, Deserialize)]
@@ -73,9 +75,9 @@ fn plan(ask: &Ask<'_>) -> Result<Work, DetectError> {
 
 fn reading(params: Params, ids: &[TokenId]) -> Reading {
     let target = match params.detection_pattern {
-        DetectionPattern::PreviousTokenHead => AttentionTarget::PreviousToken,
-        DetectionPattern::DuplicateTokenHead => AttentionTarget::DuplicateToken,
-        DetectionPattern::InductionHead => AttentionTarget::Induction,
+        DetectionPattern::PreviousToken => AttentionTarget::PreviousToken,
+        DetectionPattern::DuplicateToken => AttentionTarget::DuplicateToken,
+        DetectionPattern::Induction => AttentionTarget::Induction,
     };
     let is_allowed = |query: usize, key: usize| {
         !(params.exclude_bos && key == 0 || params.exclude_current_token && key == query)
