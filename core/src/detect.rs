@@ -274,7 +274,7 @@ enum TaskOf<B: Backend> {
     Copying(CopyingTask),
     CopyAccuracy(CopyAccuracyTask),
     Successor(SuccessorTask<B>),
-    Retrieval(RetrievalTask<B>),
+    Retrieval(Box<RetrievalTask<B>>),
 }
 
 impl<B: Backend> Task<B> {
@@ -287,7 +287,7 @@ impl<B: Backend> Task<B> {
             Work::Copying(work) => TaskOf::Copying(CopyingTask::new(work)),
             Work::CopyAccuracy(work) => TaskOf::CopyAccuracy(CopyAccuracyTask::new(work)),
             Work::Successor(work) => TaskOf::Successor(SuccessorTask::new(work)),
-            Work::Retrieval(work) => TaskOf::Retrieval(RetrievalTask::new(work)),
+            Work::Retrieval(work) => TaskOf::Retrieval(Box::new(RetrievalTask::new(work))),
         }))
     }
 

@@ -308,7 +308,7 @@ enum Causal<B: Backend> {
     Ahead,
     /// Why there is nothing to measure.
     Skipped(&'static str),
-    Running(CausalTask<B>),
+    Running(Box<CausalTask<B>>),
 }
 
 impl<B: Backend> RetrievalTask<B> {
@@ -398,7 +398,7 @@ impl<B: Backend> RetrievalTask<B> {
             );
         }
         match Contest::draw(&self.partial(), &params, THRESHOLD, self.work.seed) {
-            Some(contest) => Causal::Running(CausalTask::new(params, contest, questions)),
+            Some(contest) => Causal::Running(Box::new(CausalTask::new(params, contest, questions))),
             None => Causal::Skipped(
                 "the strongest heads' layers have fewer than k other heads below the threshold to compare with; lower k",
             ),
