@@ -12,6 +12,7 @@ pub struct Activations {
     patterns: BTreeMap<HeadId, HostTensor>,
     target_mass: Vec<Vec<Vec<f32>>>,
     entropy_nats: Vec<Vec<f32>>,
+    argmax_keys: Vec<Vec<usize>>,
 }
 
 impl Activations {
@@ -36,12 +37,23 @@ impl Activations {
         &self.entropy_nats
     }
 
+    /// The key position that each head attends to most at the prompt's last position, the first among equals,
+    /// `[layer][head]`; empty unless the plan asks.
+    pub fn argmax_keys(&self) -> &[Vec<usize>] {
+        &self.argmax_keys
+    }
+
     pub(crate) fn insert(&mut self, point: HookPoint, tensor: HostTensor) {
         self.by_point.insert(point, tensor);
     }
 
     pub(crate) fn insert_pattern(&mut self, head: HeadId, pattern: HostTensor) {
         self.patterns.insert(head, pattern);
+    }
+
+    /// Adds one layer's keys, `[head]`; layers come in order.
+    pub(crate) fn push_argmax_keys(&mut self, layer: Vec<usize>) {
+        self.argmax_keys.push(layer);
     }
 
     /// Adds one layer's entropies, `[head]`; layers come in order.

@@ -2,7 +2,8 @@
 //! never in what is computed; [`cpu::Cpu`] is the plain one.
 //!
 //! Activations are row-major `[pos, width]`; attention works on blocks of queries, so that a long prompt never needs
-//! all of a layer's patterns at once.
+//! all of a layer's patterns at once. Positions, of queries too, count from the prompt's first token, also where a pass
+//! continues after others.
 
 pub mod cpu;
 
@@ -21,8 +22,17 @@ pub struct AttnShape {
     pub n_kv_heads: usize,
     /// Width of a head.
     pub d_head: usize,
-    /// Tokens in the prompt.
+    /// Tokens read before, whose keys and values are there already; queries begin after them.
+    pub n_past: usize,
+    /// Tokens in the prompt, those read before included.
     pub n_tokens: usize,
+}
+
+impl AttnShape {
+    /// Tokens that this pass reads: rows of queries.
+    pub fn n_new(self) -> usize {
+        self.n_tokens - self.n_past
+    }
 }
 
 /// What happens to the `z` of one head.
@@ -30,7 +40,7 @@ pub struct AttnShape {
 pub enum HeadEdit {
     /// Multiplied by a factor.
     Scale(f32),
-    /// Replaced by its mean over every position.
+    /// Replaced by its mean over every position of the pass.
     Mean,
 }
 
@@ -59,10 +69,18 @@ pub trait Backend {
     /// `x Wᵀ`, `[pos, n_out]`.
     fn matmul(&self, x: &Self::Buffer, weights: &Self::Matrix) -> Self::Buffer;
 
-    /// Rotary position embedding on half-split pairs; row `p` is turned to position `p`.
-    fn rope(&self, x: &Self::Buffer, n_heads: usize, d_head: usize, theta: f32) -> Self::Buffer;
+    /// Rotary position embedding on half-split pairs; row `i` is turned to position `n_past + i`.
+    fn rope(
+        &self,
+        x: &Self::Buffer,
+        n_heads: usize,
+        d_head: usize,
+        theta: f32,
+        n_past: usize,
+    ) -> Self::Buffer;
 
-    /// `q·k / sqrt(d_head)` for a block of queries, `[head, query, key_pos]`, `-inf` for keys after the query.
+    /// `q·k / sqrt(d_head)` for a block of queries, `[head, query, key_pos]`, `-inf` for keys after the query. `q` has
+    /// rows for positions `n_past..n_tokens`, `k` for all.
     fn attn_scores(
         &self,
         q: &Self::Buffer,
@@ -95,7 +113,10 @@ pub trait Backend {
     /// For each head, the entropy of a block's pattern rows, summed, nats.
     fn entropy_sum(&self, pattern: &Self::Buffer, shape: AttnShape, queries: Range<usize>) -> Vec<f32>;
 
-    /// Edits one head's `z` in `[pos, head, d_head]`, at some positions or all.
+    /// For each head, the key that the block's last query attends to most; the first among equals.
+    fn argmax_keys(&self, pattern: &Self::Buffer, shape: AttnShape, queries: Range<usize>) -> Vec<usize>;
+
+    /// Edits one head's `z` in `[pos, head, d_head]`, at some positions of this pass or all.
     fn edit_head(
         &self,
         z: Self::Buffer,
@@ -113,6 +134,9 @@ pub trait Backend {
 
     /// Puts blocks of rows one after another.
     fn concat(&self, blocks: Vec<Self::Buffer>) -> Self::Buffer;
+
+    /// Puts more rows behind those that are there.
+    fn append(&self, rows: Self::Buffer, more: &Self::Buffer) -> Self::Buffer;
 
     /// A range of values as a buffer of its own.
     fn slice(&self, x: &Self::Buffer, values: Range<usize>) -> Self::Buffer;

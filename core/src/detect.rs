@@ -21,6 +21,7 @@ mod induction;
 mod induction_diagonal;
 mod induction_jittered;
 mod previous_token;
+mod retrieval;
 mod successor;
 mod tl_detect_head;
 
@@ -35,6 +36,7 @@ use crate::detect::attention::{AttentionTask, AttentionWork, Copies};
 use crate::detect::copying::{CopyingTask, CopyingWork};
 use crate::detect::copying_top1::{CopyAccuracyTask, CopyAccuracyWork};
 use crate::detect::doc::Doc;
+use crate::detect::retrieval::{RetrievalTask, RetrievalWork};
 use crate::detect::stimulus::{RepeatedBlocks, Stimulus};
 use crate::detect::successor::{SuccessorTask, SuccessorWork};
 use crate::detect::target::RepeatedBlock;
@@ -56,7 +58,7 @@ pub struct Detector {
 }
 
 /// Every detector, in the order in which people meet them.
-const DETECTORS: [&Detector; 13] = [
+const DETECTORS: [&Detector; 14] = [
     &induction::DETECTOR,
     &induction_diagonal::DETECTOR,
     &induction_jittered::DETECTOR,
@@ -69,6 +71,7 @@ const DETECTORS: [&Detector; 13] = [
     &copying::DETECTOR,
     &copying_top1::DETECTOR,
     &successor::DETECTOR,
+    &retrieval::DETECTOR,
     &custom::DETECTOR,
 ];
 
@@ -206,6 +209,7 @@ enum Work {
     Copying(CopyingWork),
     CopyAccuracy(CopyAccuracyWork),
     Successor(SuccessorWork),
+    Retrieval(RetrievalWork),
 }
 
 /// A loaded model to work on.
@@ -281,6 +285,7 @@ enum TaskOf<B: Backend> {
     Copying(CopyingTask),
     CopyAccuracy(CopyAccuracyTask),
     Successor(SuccessorTask<B>),
+    Retrieval(Box<RetrievalTask<B>>),
 }
 
 impl<B: Backend> Task<B> {
@@ -293,6 +298,7 @@ impl<B: Backend> Task<B> {
             Work::Copying(work) => TaskOf::Copying(CopyingTask::new(work)),
             Work::CopyAccuracy(work) => TaskOf::CopyAccuracy(CopyAccuracyTask::new(work)),
             Work::Successor(work) => TaskOf::Successor(SuccessorTask::new(work)),
+            Work::Retrieval(work) => TaskOf::Retrieval(Box::new(RetrievalTask::new(work))),
         }))
     }
 
@@ -303,6 +309,7 @@ impl<B: Backend> Task<B> {
             TaskOf::Copying(task) => Ok(task.step(ground)),
             TaskOf::CopyAccuracy(task) => Ok(task.step(ground)),
             TaskOf::Successor(task) => Ok(task.step(ground)),
+            TaskOf::Retrieval(task) => task.step(ground),
         }
     }
 
@@ -313,6 +320,7 @@ impl<B: Backend> Task<B> {
             TaskOf::Copying(task) => task.progress(),
             TaskOf::CopyAccuracy(task) => task.progress(),
             TaskOf::Successor(task) => task.progress(),
+            TaskOf::Retrieval(task) => task.progress(),
         }
     }
 
@@ -323,11 +331,12 @@ impl<B: Backend> Task<B> {
             TaskOf::Copying(task) => task.partial(),
             TaskOf::CopyAccuracy(task) => task.partial(),
             TaskOf::Successor(task) => task.partial(),
+            TaskOf::Retrieval(task) => task.partial(),
         }
     }
 
-    /// What was found, once nothing is left.
-    pub fn finish(self) -> Findings {
+    /// What was found, once nothing is left; the tokenizer spells what was generated.
+    pub fn finish(self, tokenizer: &Tokenizer) -> Findings {
         match self.0 {
             TaskOf::Attention(task) => Findings {
                 stimulus: task.stimulus().to_owned(),
@@ -344,6 +353,7 @@ impl<B: Backend> Task<B> {
             TaskOf::Copying(task) => task.finish(),
             TaskOf::CopyAccuracy(task) => task.finish(),
             TaskOf::Successor(task) => task.finish(),
+            TaskOf::Retrieval(task) => task.finish(tokenizer),
         }
     }
 }
@@ -372,6 +382,37 @@ pub enum DetectError {
         sequence: usize,
         /// What it lacks and what would work.
         lacks: &'static str,
+    },
+    /// No prompts, where the detector reads prompts with an answer hidden in them.
+    #[error("there is no prompt to read; give at least one like {{\"ids\": [5, 6, 7, 8], \"span\": [1, 3]}}")]
+    NoPrompts,
+    /// A span that is empty or not within its prompt.
+    #[error(
+        "the needle of prompt {prompt} is at {start} to {end}, which is no span of its {n_tokens} tokens; give [start, end] with start < end and end at most {n_tokens}"
+    )]
+    NeedleSpan {
+        /// Which, counting from 0.
+        prompt: usize,
+        /// First position.
+        start: usize,
+        /// Position after the last.
+        end: usize,
+        /// Tokens of the prompt.
+        n_tokens: usize,
+    },
+    /// A prompt that leaves no room for its answer.
+    #[error(
+        "prompt {prompt} has {n_tokens} tokens and may be answered by {max_new_tokens}, but this model reads at most {n_ctx}; together they must not exceed it"
+    )]
+    PromptFillsContext {
+        /// Which, counting from 0.
+        prompt: usize,
+        /// Tokens of the prompt.
+        n_tokens: usize,
+        /// Tokens of the answer at most.
+        max_new_tokens: usize,
+        /// Tokens the model reads.
+        n_ctx: usize,
     },
     /// The model lacks a part that the definition reads.
     #[error("{0}")]

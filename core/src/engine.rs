@@ -8,9 +8,10 @@ use sha2::{Digest, Sha256};
 use crate::activations::Activations;
 use crate::backend::Backend;
 use crate::backend::cpu::Cpu;
+use crate::decode::{Decode, Generated, StopRules};
 use crate::detect::{self, Ask, AttentionTarget, Ground, HeadTable, mean_over_rows};
 use crate::error::Error;
-use crate::forward::{LoadedModel, Pass, Upload};
+use crate::forward::{KvCache, LoadedModel, Pass, Upload};
 use crate::hooks::{LogitPositions, PlanError, RunPlan, check_head, check_ids};
 use crate::ids::{HeadId, TokenId};
 use crate::metrics::{logsumexp, top_indices};
@@ -298,14 +299,39 @@ impl Engine {
         let mut pass = Pass::start(&self.backend, &self.model, ids, plan.clone())?;
         while !pass.step(&self.backend, &self.model) {}
         let (normalized, activations) = pass.finish(&self.backend, &self.model);
-        let first = match plan.logits {
-            LogitPositions::None => ids.len(),
-            LogitPositions::Last => ids.len() - 1,
+        Ok(RunOutput { logits: self.logits_at(&normalized, ids.len(), plan.logits), activations })
+    }
+
+    /// As [`Self::forward`], after the positions of a cache, which comes back with `ids` read.
+    pub fn forward_after(
+        &self,
+        cache: KvCache<Cpu>,
+        ids: &[TokenId],
+        plan: &RunPlan,
+    ) -> Result<(RunOutput, KvCache<Cpu>), Error> {
+        let mut pass = Pass::resume(&self.backend, &self.model, cache, ids, plan.clone())?;
+        while !pass.step(&self.backend, &self.model) {}
+        let (normalized, activations, cache) = pass.finish_keeping(&self.backend, &self.model);
+        let logits = self.logits_at(&normalized, ids.len(), plan.logits);
+        Ok((RunOutput { logits, activations }, cache))
+    }
+
+    /// The most probable continuation, with the key that each head attends to most at each token's choice.
+    pub fn generate(&self, ids: &[TokenId], rules: &StopRules) -> Result<Vec<Generated>, Error> {
+        let mut decode = Decode::new(KvCache::default(), ids.to_vec(), rules.clone());
+        while !decode.step(&self.backend, &self.model)? {}
+        Ok(decode.finish().0)
+    }
+
+    /// Logits of the rows asked for out of `[n_rows, d_model]`.
+    fn logits_at(&self, normalized: &Vec<f32>, n_rows: usize, positions: LogitPositions) -> HostTensor {
+        let first = match positions {
+            LogitPositions::None => n_rows,
+            LogitPositions::Last => n_rows - 1,
             LogitPositions::All => 0,
         };
-        let logits = self.logits(&normalized, first..ids.len());
-        let shape = vec![ids.len() - first, self.info.d_vocab];
-        Ok(RunOutput { logits: HostTensor::new(shape, logits), activations })
+        let logits = self.logits(normalized, first..n_rows);
+        HostTensor::new(vec![n_rows - first, self.info.d_vocab], logits)
     }
 
     fn logits(&self, normalized: &Vec<f32>, positions: std::ops::Range<usize>) -> Vec<f32> {
@@ -349,7 +375,7 @@ impl DetectTask {
 
     /// The report, once nothing is left.
     pub fn finish(self, engine: &Engine) -> Result<DetectReport, Error> {
-        let findings = self.task.finish();
+        let findings = self.task.finish(&engine.tokenizer);
         if findings.scores.iter().flatten().any(|score| !score.is_finite()) {
             return Err(Error::NotFinite);
         }

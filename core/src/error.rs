@@ -55,9 +55,12 @@ impl Error {
             Self::Tokenizer(_) => "bad_tokenizer",
             Self::Plan(error) | Self::Detect(DetectError::Plan(error)) => plan_code(error),
             Self::ParseId(_) => "unknown_head",
+            Self::Detect(DetectError::PromptFillsContext { .. }) => "prompt_too_long",
             Self::Detect(DetectError::UnknownDetector { .. }) => "unknown_detector",
             Self::Detect(DetectError::ModelLacks(_) | DetectError::NoClasses) => "model_lacks",
-            Self::Detect(DetectError::NothingToRead { .. } | DetectError::NoSequences) => "nothing_to_read",
+            Self::Detect(
+                DetectError::NothingToRead { .. } | DetectError::NoSequences | DetectError::NoPrompts,
+            ) => "nothing_to_read",
             Self::Detect(_) => "bad_request",
             Self::NoBos => "no_bos",
             Self::NotFinite => "not_finite",

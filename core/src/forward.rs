@@ -1,9 +1,15 @@
 //! The forward pass: the only one. Generic over [`Backend`], one layer a step, so that a caller can yield, report or
-//! cancel between layers. Families differ in config and weights, not here.
+//! cancel between layers. Families differ in config and weights, not here. A pass can continue after others whose keys
+//! and values a [`KvCache`] holds.
 
+mod kv_cache;
+
+pub use kv_cache::KvCache;
+
+use self::kv_cache::LayerKv;
 use crate::activations::Activations;
 use crate::backend::{AttnShape, Backend, HeadEdit};
-use crate::hooks::{Intervention, PlanError, RunPlan, check_ids};
+use crate::hooks::{Intervention, PlanError, RunPlan, check_ids_after};
 use crate::ids::BlockHook::{
     AttnOut, AttnScores, K, Ln1Normalized, Ln2Normalized, MlpOut, MlpPost, MlpPre, MlpPreLinear, Pattern, Q,
     ResidMid, ResidPost, ResidPre, RotK, RotQ, V, Z,
@@ -87,6 +93,10 @@ pub struct Pass<B: Backend> {
     next_layer: usize,
     resid: B::Buffer,
     activations: Activations,
+    /// Keys and values read before, of the layers to come.
+    past: std::vec::IntoIter<LayerKv<B>>,
+    /// Keys and values of the layers done, if they are kept.
+    kept: Option<Vec<LayerKv<B>>>,
 }
 
 impl<B: Backend> Pass<B> {
@@ -97,17 +107,35 @@ impl<B: Backend> Pass<B> {
         ids: &[TokenId],
         plan: RunPlan,
     ) -> Result<Self, PlanError> {
-        let config = &model.config;
-        check_ids(ids, config)?;
-        plan.check(config, ids.len())?;
+        let mut pass = Self::resume(backend, model, KvCache::default(), ids, plan)?;
+        pass.kept = None;
+        Ok(pass)
+    }
+
+    /// As [`Self::start`], after the positions of a cache: activations have rows for `ids` alone, patterns also have the
+    /// keys before. [`Self::finish_keeping`] gives the cache back, `ids` included.
+    pub fn resume(
+        backend: &B,
+        model: &LoadedModel<B>,
+        cache: KvCache<B>,
+        ids: &[TokenId],
+        plan: RunPlan,
+    ) -> Result<Self, PlanError> {
+        let (config, n_past) = (&model.config, cache.n_tokens());
+        check_ids_after(n_past, ids, config)?;
+        plan.check(config, n_past + ids.len())?;
+        plan.check_past(n_past)?;
         let resid = backend.gather_rows(&model.w_e, ids);
         let shape = AttnShape {
             n_heads: config.n_heads,
             n_kv_heads: config.n_kv_heads,
             d_head: config.d_head,
-            n_tokens: ids.len(),
+            n_past,
+            n_tokens: n_past + ids.len(),
         };
-        let mut pass = Self { plan, shape, next_layer: 0, resid, activations: Activations::default() };
+        let (past, kept) = (cache.into_layers(), Some(Vec::new()));
+        let mut pass =
+            Self { plan, shape, next_layer: 0, resid, activations: Activations::default(), past, kept };
         if pass.plan.capture.contains(HookPoint::Embed) {
             let tensor = HostTensor::new(vec![ids.len(), config.d_model], backend.download(&pass.resid));
             pass.activations.insert(HookPoint::Embed, tensor);
@@ -137,15 +165,30 @@ impl<B: Backend> Pass<B> {
     ///
     /// # Panics
     /// When layers are left.
-    pub fn finish(mut self, backend: &B, model: &LoadedModel<B>) -> (B::Buffer, Activations) {
+    pub fn finish(self, backend: &B, model: &LoadedModel<B>) -> (B::Buffer, Activations) {
+        let (normalized, activations, _) = self.finish_keeping(backend, model);
+        (normalized, activations)
+    }
+
+    /// As [`Self::finish`], with the keys and values of every position read so far; of a pass that did not begin with
+    /// [`Self::resume`], none.
+    ///
+    /// # Panics
+    /// When layers are left.
+    pub fn finish_keeping(
+        mut self,
+        backend: &B,
+        model: &LoadedModel<B>,
+    ) -> (B::Buffer, Activations, KvCache<B>) {
         assert_eq!(self.next_layer, model.config.n_layers, "the pass was finished before its last layer");
         let normalized = backend.rms_norm(&self.resid, &model.final_norm, model.config.rms_eps);
         if self.plan.capture.contains(HookPoint::FinalNormalized) {
-            let shape = vec![self.shape.n_tokens, model.config.d_model];
+            let shape = vec![self.shape.n_new(), model.config.d_model];
             let tensor = HostTensor::new(shape, backend.download(&normalized));
             self.activations.insert(HookPoint::FinalNormalized, tensor);
         }
-        (normalized, self.activations)
+        let cache = self.kept.map(|layers| KvCache::of_layers(layers, self.shape)).unwrap_or_default();
+        (normalized, self.activations, cache)
     }
 }
 
@@ -158,56 +201,64 @@ struct LayerStep<'a, B: Backend> {
 
 impl<B: Backend> LayerStep<'_, B> {
     fn attention(&self, pass: &mut Pass<B>, block: &Block<B::Matrix, B::Buffer>) {
-        let AttnShape { n_heads, n_kv_heads, d_head, n_tokens } = pass.shape;
-        let (backend, config) = (self.backend, self.config);
+        let AttnShape { n_heads, n_kv_heads, d_head, n_past, .. } = pass.shape;
+        let (backend, config, n_new) = (self.backend, self.config, pass.shape.n_new());
         self.keep_resid(pass, ResidPre);
         let x = backend.rms_norm(&pass.resid, &block.attn_norm, config.rms_eps);
-        self.keep(pass, Ln1Normalized, &x, &[n_tokens, config.d_model]);
+        self.keep(pass, Ln1Normalized, &x, &[n_new, config.d_model]);
         let q = backend.matmul(&x, &block.w_q);
         let k = backend.matmul(&x, &block.w_k);
         let v = backend.matmul(&x, &block.w_v);
-        self.keep(pass, Q, &q, &[n_tokens, n_heads, d_head]);
-        self.keep(pass, K, &k, &[n_tokens, n_kv_heads, d_head]);
-        self.keep(pass, V, &v, &[n_tokens, n_kv_heads, d_head]);
-        let q = backend.rope(&q, n_heads, d_head, config.rope_theta);
-        let k = backend.rope(&k, n_kv_heads, d_head, config.rope_theta);
-        self.keep(pass, RotQ, &q, &[n_tokens, n_heads, d_head]);
-        self.keep(pass, RotK, &k, &[n_tokens, n_kv_heads, d_head]);
-        let z = self.mix(pass, &q, &k, &v);
+        self.keep(pass, Q, &q, &[n_new, n_heads, d_head]);
+        self.keep(pass, K, &k, &[n_new, n_kv_heads, d_head]);
+        self.keep(pass, V, &v, &[n_new, n_kv_heads, d_head]);
+        let q = backend.rope(&q, n_heads, d_head, config.rope_theta, n_past);
+        let k = backend.rope(&k, n_kv_heads, d_head, config.rope_theta, n_past);
+        self.keep(pass, RotQ, &q, &[n_new, n_heads, d_head]);
+        self.keep(pass, RotK, &k, &[n_new, n_kv_heads, d_head]);
+        let new = LayerKv { k, v };
+        let kv = match pass.past.next() {
+            Some(past) => past.and(backend, &new),
+            None => new,
+        };
+        let z = self.mix(pass, &q, &kv);
+        if let Some(kept) = &mut pass.kept {
+            kept.push(kv);
+        }
         let z = self.edit_heads(pass, z);
-        self.keep(pass, Z, &z, &[n_tokens, n_heads, d_head]);
+        self.keep(pass, Z, &z, &[n_new, n_heads, d_head]);
         let attn_out = backend.matmul(&z, &block.w_o);
-        self.keep(pass, AttnOut, &attn_out, &[n_tokens, config.d_model]);
+        self.keep(pass, AttnOut, &attn_out, &[n_new, config.d_model]);
         pass.resid = backend.add(&pass.resid, &attn_out);
     }
 
     fn mlp(&self, pass: &mut Pass<B>, mlp: &Mlp<B::Matrix, B::Buffer>) {
-        let (backend, config, n_tokens) = (self.backend, self.config, pass.shape.n_tokens);
+        let (backend, config, n_new) = (self.backend, self.config, pass.shape.n_new());
         self.keep_resid(pass, ResidMid);
         let x = backend.rms_norm(&pass.resid, &mlp.norm, config.rms_eps);
-        self.keep(pass, Ln2Normalized, &x, &[n_tokens, config.d_model]);
+        self.keep(pass, Ln2Normalized, &x, &[n_new, config.d_model]);
         let gate = backend.matmul(&x, &mlp.w_gate);
         let linear = backend.matmul(&x, &mlp.w_in);
-        self.keep(pass, MlpPre, &gate, &[n_tokens, config.d_mlp]);
-        self.keep(pass, MlpPreLinear, &linear, &[n_tokens, config.d_mlp]);
+        self.keep(pass, MlpPre, &gate, &[n_new, config.d_mlp]);
+        self.keep(pass, MlpPreLinear, &linear, &[n_new, config.d_mlp]);
         let post = backend.swiglu(&gate, &linear);
-        self.keep(pass, MlpPost, &post, &[n_tokens, config.d_mlp]);
+        self.keep(pass, MlpPost, &post, &[n_new, config.d_mlp]);
         let mlp_out = backend.matmul(&post, &mlp.w_out);
-        self.keep(pass, MlpOut, &mlp_out, &[n_tokens, config.d_model]);
+        self.keep(pass, MlpOut, &mlp_out, &[n_new, config.d_model]);
         pass.resid = backend.add(&pass.resid, &mlp_out);
     }
 
     /// Scores, pattern and mixed values, in blocks of queries; gives `z`.
-    fn mix(&self, pass: &mut Pass<B>, q: &B::Buffer, k: &B::Buffer, v: &B::Buffer) -> B::Buffer {
+    fn mix(&self, pass: &mut Pass<B>, q: &B::Buffer, kv: &LayerKv<B>) -> B::Buffer {
         let shape = pass.shape;
         let block_len = (MAX_BLOCK_WEIGHTS / (shape.n_heads * shape.n_tokens)).max(1);
         let mut kept = self.kept_weights(pass);
         let mut mass = vec![vec![0.0; shape.n_heads]; pass.plan.targets.len()];
         let mut entropy = vec![0.0; shape.n_heads];
         let mut z_blocks = Vec::new();
-        for first in (0..shape.n_tokens).step_by(block_len) {
+        for first in (shape.n_past..shape.n_tokens).step_by(block_len) {
             let queries = first..(first + block_len).min(shape.n_tokens);
-            let scores = self.backend.attn_scores(q, k, shape, queries.clone());
+            let scores = self.backend.attn_scores(q, &kv.k, shape, queries.clone());
             let pattern = self.backend.softmax(&scores, shape);
             for weights in &mut kept {
                 let source = if weights.hook == AttnScores { &scores } else { &pattern };
@@ -221,7 +272,11 @@ impl<B: Backend> LayerStep<'_, B> {
                 let block = self.backend.entropy_sum(&pattern, shape, queries.clone());
                 entropy.iter_mut().zip(block).for_each(|(sum, more)| *sum += more);
             }
-            z_blocks.push(self.backend.mix_values(&pattern, v, shape, queries));
+            if pass.plan.argmax_keys && queries.end == shape.n_tokens {
+                let keys = self.backend.argmax_keys(&pattern, shape, queries.clone());
+                pass.activations.push_argmax_keys(keys);
+            }
+            z_blocks.push(self.backend.mix_values(&pattern, &kv.v, shape, queries));
         }
         for weights in kept {
             weights.store(&mut pass.activations, self.layer, shape);
@@ -263,7 +318,7 @@ impl<B: Backend> LayerStep<'_, B> {
 
     fn keep_resid(&self, pass: &mut Pass<B>, hook: BlockHook) {
         if pass.plan.capture.contains(HookPoint::Block(self.layer, hook)) {
-            let shape = vec![pass.shape.n_tokens, self.config.d_model];
+            let shape = vec![pass.shape.n_new(), self.config.d_model];
             let tensor = HostTensor::new(shape, self.backend.download(&pass.resid));
             pass.activations.insert(HookPoint::Block(self.layer, hook), tensor);
         }
@@ -288,7 +343,7 @@ struct KeptWeights {
 
 impl KeptWeights {
     fn new(hook: BlockHook, heads: std::ops::Range<usize>, single: Option<HeadId>, shape: AttnShape) -> Self {
-        let data = vec![0.0; heads.len() * shape.n_tokens * shape.n_tokens];
+        let data = vec![0.0; heads.len() * shape.n_new() * shape.n_tokens];
         Self { hook, heads, single, data }
     }
 
@@ -302,18 +357,20 @@ impl KeptWeights {
         let n_block = queries.len() * shape.n_tokens;
         for (slot, head) in self.heads.clone().enumerate() {
             let rows = backend.download(&backend.slice(block, head * n_block..(head + 1) * n_block));
-            let start = (slot * shape.n_tokens + queries.start) * shape.n_tokens;
+            let start = (slot * shape.n_new() + queries.start - shape.n_past) * shape.n_tokens;
             self.data[start..start + n_block].copy_from_slice(&rows);
         }
     }
 
     fn store(self, activations: &mut Activations, layer: usize, shape: AttnShape) {
-        let n = shape.n_tokens;
+        let (n_queries, n_keys) = (shape.n_new(), shape.n_tokens);
         match self.single {
-            Some(head) => activations.insert_pattern(head, HostTensor::new(vec![n, n], self.data)),
+            Some(head) => {
+                activations.insert_pattern(head, HostTensor::new(vec![n_queries, n_keys], self.data))
+            }
             None => activations.insert(
                 HookPoint::Block(layer, self.hook),
-                HostTensor::new(vec![self.heads.len(), n, n], self.data),
+                HostTensor::new(vec![self.heads.len(), n_queries, n_keys], self.data),
             ),
         }
     }

@@ -139,6 +139,8 @@ pub struct RunPlan {
     pub targets: Vec<TargetKeys>,
     /// Whether the entropy of every head's rows is summed.
     pub entropy: bool,
+    /// Whether the key that the last position attends to most is kept for every head.
+    pub argmax_keys: bool,
     /// Edits, applied in order.
     pub interventions: Vec<Intervention>,
     /// Where logits are wanted.
@@ -191,6 +193,21 @@ pub enum PlanError {
         /// Tokens in the prompt.
         n_tokens: usize,
     },
+    /// An edit at a position that an earlier pass has read.
+    #[error(
+        "position {position} was read before this edit; edit positions {n_past} and later, or read the whole prompt in one pass"
+    )]
+    PastPosition {
+        /// The position.
+        position: usize,
+        /// Tokens read before.
+        n_past: usize,
+    },
+    /// A mean over positions of which some were read before.
+    #[error(
+        "a mean over the prompt needs the whole prompt in one pass; edit by zero or scale, or start afresh"
+    )]
+    MeanOfPart,
     /// A factor that is no number.
     #[error("the strength of an edit must be a finite number")]
     NotFinite,
@@ -209,11 +226,17 @@ pub fn check_head(head: HeadId, config: &ModelConfig) -> Result<(), PlanError> {
 
 /// Fails unless the model can run these ids.
 pub fn check_ids(ids: &[TokenId], config: &ModelConfig) -> Result<(), PlanError> {
+    check_ids_after(0, ids, config)
+}
+
+/// Fails unless the model can run these ids after `n_past` others.
+pub fn check_ids_after(n_past: usize, ids: &[TokenId], config: &ModelConfig) -> Result<(), PlanError> {
     if ids.is_empty() {
         return Err(PlanError::EmptyPrompt);
     }
-    if ids.len() > config.n_ctx {
-        return Err(PlanError::PromptTooLong { n_tokens: ids.len(), n_ctx: config.n_ctx });
+    let n_tokens = n_past + ids.len();
+    if n_tokens > config.n_ctx {
+        return Err(PlanError::PromptTooLong { n_tokens, n_ctx: config.n_ctx });
     }
     check_vocabulary(ids, config)
 }
@@ -227,6 +250,20 @@ pub fn check_vocabulary(ids: &[TokenId], config: &ModelConfig) -> Result<(), Pla
 }
 
 impl RunPlan {
+    /// Fails unless the plan fits a pass after `n_past` positions.
+    pub fn check_past(&self, n_past: usize) -> Result<(), PlanError> {
+        for edit in self.interventions.iter().filter(|_| n_past > 0) {
+            if matches!(edit, Intervention::Mean { .. }) {
+                return Err(PlanError::MeanOfPart);
+            }
+            let positions = edit.positions().unwrap_or_default();
+            if let Some(&position) = positions.iter().find(|&&position| position < n_past) {
+                return Err(PlanError::PastPosition { position, n_past });
+            }
+        }
+        Ok(())
+    }
+
     /// Fails unless the plan fits the model and a prompt of `n_tokens`.
     pub fn check(&self, config: &ModelConfig, n_tokens: usize) -> Result<(), PlanError> {
         let everything = CaptureSet::all(config);

@@ -20,6 +20,8 @@ pub mod forward;
 
 pub mod metrics;
 
+pub mod decode;
+
 pub mod detect;
 
 pub mod report;

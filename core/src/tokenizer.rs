@@ -2,6 +2,7 @@
 //! a `tokenizer.json`, and spells tokens for people.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::OnceLock;
 
 use tokenizers::models::bpe::BPE;
@@ -146,6 +147,23 @@ impl Tokenizer {
         let encoding =
             self.inner.encode_fast(text, false).map_err(|error| TokenizerError::Encode(error.to_string()))?;
         Ok(encoding.get_ids().to_vec())
+    }
+
+    /// Ids of a text, each with the bytes of the text that it stands for.
+    pub fn encode_with_spans(&self, text: &str) -> Result<Vec<(TokenId, Range<usize>)>, TokenizerError> {
+        let encoding =
+            self.inner.encode(text, false).map_err(|error| TokenizerError::Encode(error.to_string()))?;
+        let ids = encoding.get_ids().iter().copied();
+        Ok(ids.zip(encoding.get_offsets().iter().map(|&(start, end)| start..end)).collect())
+    }
+
+    /// Ids that are no text, such as ends of turns, in order.
+    pub fn special_ids(&self) -> Vec<TokenId> {
+        let added = self.inner.get_added_tokens_decoder();
+        let mut ids: Vec<TokenId> =
+            added.into_iter().filter(|(_, token)| token.special).map(|(id, _)| id).collect();
+        ids.sort_unstable();
+        ids
     }
 
     /// Spelling of one id; ids that the tokenizer lacks are shown as `[id]`.

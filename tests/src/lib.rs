@@ -24,6 +24,9 @@ pub mod tolerance {
     pub const GOLDEN_RELATIVE: f32 = 2e-5;
     /// Logits of tiny models against candle's f32 forward.
     pub const CANDLE_LOGITS: f32 = 2e-4;
+    /// Logits and patterns of a pass that continues after a cache, against one pass over the whole prompt: the same sums in
+    /// another grouping of rows.
+    pub const CACHE: f32 = 1e-4;
     /// Sums that must hold within one forward: rows of patterns, heads against the attention's output.
     pub const RECEIPT: f32 = 1e-4;
 }

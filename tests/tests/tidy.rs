@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 /// Modules of the core, lowest first.
-const LAYERS: [&str; 14] = [
+const LAYERS: [&str; 15] = [
     "ids",
     "tensor",
     "model",
@@ -14,6 +14,7 @@ const LAYERS: [&str; 14] = [
     "backend",
     "forward",
     "metrics",
+    "decode",
     "detect",
     "report",
     "error",

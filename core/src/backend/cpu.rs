@@ -48,8 +48,8 @@ impl Backend for Cpu {
         matmul::matmul(x, weights)
     }
 
-    fn rope(&self, x: &Vec<f32>, n_heads: usize, d_head: usize, theta: f32) -> Vec<f32> {
-        rope::rope(x, n_heads, d_head, theta)
+    fn rope(&self, x: &Vec<f32>, n_heads: usize, d_head: usize, theta: f32, n_past: usize) -> Vec<f32> {
+        rope::rope(x, n_heads, d_head, theta, n_past)
     }
 
     fn attn_scores(&self, q: &Vec<f32>, k: &Vec<f32>, shape: AttnShape, queries: Range<usize>) -> Vec<f32> {
@@ -84,6 +84,10 @@ impl Backend for Cpu {
         attention::entropy_sum(pattern, shape, queries)
     }
 
+    fn argmax_keys(&self, pattern: &Vec<f32>, shape: AttnShape, queries: Range<usize>) -> Vec<usize> {
+        attention::argmax_keys(pattern, shape, queries)
+    }
+
     fn edit_head(
         &self,
         z: Vec<f32>,
@@ -105,6 +109,11 @@ impl Backend for Cpu {
 
     fn concat(&self, blocks: Vec<Vec<f32>>) -> Vec<f32> {
         blocks.concat()
+    }
+
+    fn append(&self, mut rows: Vec<f32>, more: &Vec<f32>) -> Vec<f32> {
+        rows.extend_from_slice(more);
+        rows
     }
 
     fn slice(&self, x: &Vec<f32>, values: Range<usize>) -> Vec<f32> {

@@ -278,7 +278,7 @@ mod tests {
 
     /// The score of one planted head, through the kernels that a pass uses.
     fn score(reading: &Reading, pattern: &Vec<f32>, n_tokens: usize) -> f32 {
-        let shape = AttnShape { n_heads: 1, n_kv_heads: 1, d_head: 2, n_tokens };
+        let shape = AttnShape { n_heads: 1, n_kv_heads: 1, d_head: 2, n_past: 0, n_tokens };
         let mut activations = Activations::default();
         let targets = reading.targets();
         activations.push_target_mass(

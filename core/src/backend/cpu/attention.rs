@@ -16,7 +16,7 @@ fn head_rows(x: &[f32], head: usize, n_heads: usize, d_head: usize, end: usize) 
 
 /// `q·k / sqrt(d_head)`, `[head, query, key_pos]`; keys after the query are `-inf`.
 pub fn attn_scores(q: &[f32], k: &[f32], shape: AttnShape, queries: Range<usize>) -> Vec<f32> {
-    let AttnShape { n_heads, n_kv_heads, d_head, n_tokens } = shape;
+    let AttnShape { n_heads, n_kv_heads, d_head, n_past, n_tokens } = shape;
     let scale = 1.0 / (d_head as f32).sqrt();
     let mut scores = vec![f32::NEG_INFINITY; n_heads * queries.len() * n_tokens];
     for kv_head in 0..n_kv_heads {
@@ -26,7 +26,8 @@ pub fn attn_scores(q: &[f32], k: &[f32], shape: AttnShape, queries: Range<usize>
             let scores = &mut scores[head * queries.len() * n_tokens..][..queries.len() * n_tokens];
             for first in queries.clone().step_by(ROWS) {
                 let last = (first + ROWS).min(queries.end);
-                let rows = &head_rows(q, head, n_heads, d_head, last)[first * n_heads * d_head..];
+                let rows = head_rows(q, head, n_heads, d_head, last - n_past);
+                let rows = &rows[(first - n_past) * n_heads * d_head..];
                 let block = RowBlock::pack(rows, d_head, n_heads * d_head);
                 for panel in 0..last.div_ceil(PANEL) {
                     let products = block.times(keys.panel(panel));
@@ -44,7 +45,7 @@ pub fn attn_scores(q: &[f32], k: &[f32], shape: AttnShape, queries: Range<usize>
 
 /// `Σ_key pattern·v`, `[query, head, d_head]`.
 pub fn mix_values(pattern: &[f32], v: &[f32], shape: AttnShape, queries: Range<usize>) -> Vec<f32> {
-    let AttnShape { n_heads, n_kv_heads, d_head, n_tokens } = shape;
+    let AttnShape { n_heads, n_kv_heads, d_head, n_tokens, .. } = shape;
     let mut z = vec![0.0; queries.len() * n_heads * d_head];
     for kv_head in 0..n_kv_heads {
         let values = head_rows(v, kv_head, n_kv_heads, d_head, queries.end);
@@ -97,7 +98,17 @@ pub fn entropy_sum(pattern: &[f32], shape: AttnShape, queries: Range<usize>) -> 
     heads.map(|rows| rows.iter().map(entropy).sum::<f64>() as f32).collect()
 }
 
-/// Edits one head's `z` in `[pos, head, d_head]`.
+/// For each head, the key with the largest weight in the last row of a block of queries; the first among equals.
+pub fn argmax_keys(pattern: &[f32], shape: AttnShape, queries: Range<usize>) -> Vec<usize> {
+    let largest = |(best, most): (usize, f32), (key, &weight): (usize, &f32)| {
+        if weight > most { (key, weight) } else { (best, most) }
+    };
+    let argmax = |row: &[f32]| row.iter().enumerate().fold((0, f32::NEG_INFINITY), largest).0;
+    let heads = pattern.chunks_exact(queries.len() * shape.n_tokens);
+    heads.map(|rows| argmax(&rows[rows.len() - shape.n_tokens..])).collect()
+}
+
+/// Edits one head's `z` in `[pos, head, d_head]`, whose first row is at position `n_past`.
 pub fn edit_head(
     mut z: Vec<f32>,
     shape: AttnShape,
@@ -105,22 +116,22 @@ pub fn edit_head(
     edit: HeadEdit,
     positions: Option<&[usize]>,
 ) -> Vec<f32> {
-    let AttnShape { n_heads, d_head, n_tokens, .. } = shape;
-    let at = |position: usize| (position * n_heads + head) * d_head..(position * n_heads + head + 1) * d_head;
+    let AttnShape { n_heads, d_head, n_past, .. } = shape;
+    let at = |row: usize| (row * n_heads + head) * d_head..(row * n_heads + head + 1) * d_head;
     let mean = (edit == HeadEdit::Mean).then(|| {
-        let sum_of = |i: usize| (0..n_tokens).map(|position| z[at(position)][i]).sum::<f32>();
-        (0..d_head).map(|i| sum_of(i) / n_tokens as f32).collect::<Vec<f32>>()
+        let sum_of = |i: usize| (0..shape.n_new()).map(|row| z[at(row)][i]).sum::<f32>();
+        (0..d_head).map(|i| sum_of(i) / shape.n_new() as f32).collect::<Vec<f32>>()
     });
-    let mut edit_at = |position: usize| match (edit, &mean) {
-        (HeadEdit::Mean, Some(mean)) => z[at(position)].copy_from_slice(mean),
+    let mut edit_at = |row: usize| match (edit, &mean) {
+        (HeadEdit::Mean, Some(mean)) => z[at(row)].copy_from_slice(mean),
         // Zero is zero, whatever was there: 0 * NaN would not be.
-        (HeadEdit::Scale(0.0), _) => z[at(position)].fill(0.0),
-        (HeadEdit::Scale(alpha), _) => z[at(position)].iter_mut().for_each(|value| *value *= alpha),
+        (HeadEdit::Scale(0.0), _) => z[at(row)].fill(0.0),
+        (HeadEdit::Scale(alpha), _) => z[at(row)].iter_mut().for_each(|value| *value *= alpha),
         (HeadEdit::Mean, None) => {}
     };
     match positions {
-        Some(positions) => positions.iter().copied().for_each(&mut edit_at),
-        None => (0..n_tokens).for_each(&mut edit_at),
+        Some(positions) => positions.iter().for_each(|position| edit_at(position - n_past)),
+        None => (0..shape.n_new()).for_each(&mut edit_at),
     }
     z
 }
@@ -130,7 +141,7 @@ mod tests {
     use super::*;
     use crate::backend::cpu::elementwise::softmax_rows;
 
-    const SHAPE: AttnShape = AttnShape { n_heads: 4, n_kv_heads: 2, d_head: 6, n_tokens: 23 };
+    const SHAPE: AttnShape = AttnShape { n_heads: 4, n_kv_heads: 2, d_head: 6, n_past: 0, n_tokens: 23 };
 
     fn values(n: usize, salt: usize) -> Vec<f32> {
         (0..n).map(|i| (((i * 31 + salt * 17) % 89) as f32 - 44.0) / 30.0).collect()
@@ -172,8 +183,34 @@ mod tests {
     }
 
     #[test]
+    fn queries_after_a_past_see_the_keys_that_they_see_in_one_pass() {
+        let (q, k, v) = (values(23 * 24, 1), values(23 * 12, 2), values(23 * 12, 3));
+        for n_past in [1, 9, 22] {
+            let shape = AttnShape { n_past, ..SHAPE };
+            let scores = attn_scores(&q[n_past * 24..], &k, shape, n_past..23);
+            assert_eq!(scores, attn_scores(&q, &k, SHAPE, n_past..23));
+            let pattern = softmax_rows(&scores, 23);
+            let z = mix_values(&pattern, &v, shape, n_past..23);
+            assert_eq!(z, mix_values(&pattern, &v, SHAPE, n_past..23));
+            let edit = |z: Vec<f32>, shape| edit_head(z, shape, 2, HeadEdit::Scale(0.5), Some(&[22]));
+            let whole = edit(
+                mix_values(&softmax_rows(&attn_scores(&q, &k, SHAPE, 0..23), 23), &v, SHAPE, 0..23),
+                SHAPE,
+            );
+            assert!(edit(z, shape).iter().zip(&whole[n_past * 24..]).all(|(a, b)| (a - b).abs() < 1e-5));
+        }
+    }
+
+    #[test]
+    fn the_argmax_is_of_the_last_row_and_the_first_among_equals() {
+        let shape = AttnShape { n_heads: 2, n_kv_heads: 1, d_head: 2, n_past: 0, n_tokens: 3 };
+        let pattern = [1.0, 0.0, 0.0, 0.2, 0.4, 0.4, 0.0, 1.0, 0.0, 0.1, 0.3, 0.6];
+        assert_eq!(argmax_keys(&pattern, shape, 1..3), [1, 2]);
+    }
+
+    #[test]
     fn entropy_of_an_even_row_is_the_logarithm_of_its_keys() {
-        let shape = AttnShape { n_heads: 1, n_kv_heads: 1, d_head: 2, n_tokens: 4 };
+        let shape = AttnShape { n_heads: 1, n_kv_heads: 1, d_head: 2, n_past: 0, n_tokens: 4 };
         let pattern = [1.0, 0.0, 0.0, 0.0, 0.25, 0.25, 0.25, 0.25];
         assert!((entropy_sum(&pattern, shape, 0..2)[0] - 4f32.ln()).abs() < 1e-6);
     }

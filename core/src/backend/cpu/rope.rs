@@ -1,13 +1,14 @@
 //! Rotary position embedding (Su et al. 2021, RoFormer) on half-split pairs, as Llama checkpoints of Hugging Face
 //! have them: dimension `i` turns with dimension `i + d_head/2`.
 
-/// Turns every head of every row; row `p` by angles `p / theta^(2i/d_head)`. Shape `[pos, head, d_head]`.
-pub fn rope(x: &[f32], n_heads: usize, d_head: usize, theta: f32) -> Vec<f32> {
+/// Turns every head of every row; position `p` by angles `p / theta^(2i/d_head)`. Shape `[pos, head, d_head]`, the first
+/// row at position `n_past`.
+pub fn rope(x: &[f32], n_heads: usize, d_head: usize, theta: f32, n_past: usize) -> Vec<f32> {
     let half = d_head / 2;
     let frequencies: Vec<f32> =
         (0..half).map(|i| f64::from(theta).powf(-((2 * i) as f64) / d_head as f64) as f32).collect();
     let mut out = x.to_vec();
-    for (position, row) in out.chunks_exact_mut(n_heads * d_head).enumerate() {
+    for (position, row) in (n_past..).zip(out.chunks_exact_mut(n_heads * d_head)) {
         // The angle is rounded to f32 first, as PyTorch does: models were trained with that.
         let turns: Vec<(f32, f32)> = frequencies
             .iter()
@@ -33,7 +34,7 @@ mod tests {
         let (q, k) = ([0.3, -0.7, 1.1, 0.2], [0.5, 0.9, -0.4, 0.8]);
         let turned = |x: [f32; 4], position: usize| {
             let rows: Vec<f32> = std::iter::repeat_n(x, position + 1).flatten().collect();
-            rope(&rows, 1, 4, 100.0)[position * 4..].to_vec()
+            rope(&rows, 1, 4, 100.0, 0)[position * 4..].to_vec()
         };
         let score = |query_pos, key_pos| -> f32 {
             turned(q, query_pos).iter().zip(turned(k, key_pos)).map(|(q, k)| q * k).sum()
@@ -41,5 +42,6 @@ mod tests {
         assert!((score(5, 2) - score(13, 10)).abs() < 1e-5);
         assert!((score(5, 2) - score(5, 3)).abs() > 1e-3);
         assert_eq!(turned(q, 0), q);
+        assert_eq!(rope(&q, 1, 4, 100.0, 13), turned(q, 13), "a row knows its position");
     }
 }

@@ -1,0 +1,481 @@
+//! Retrieval heads: what they attend to is the very token that the model is about to write.
+
+mod causal;
+mod copies;
+mod haystack;
+
+use std::ops::Range;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use self::causal::{CausalParams, CausalTask, Contest, Question};
+use self::copies::{CopyScores, recall};
+use self::haystack::{Haystacks, NEEDLES, Placement};
+use super::doc::{Doc, Threshold};
+use super::{Ask, DetectError, Detector, Draws, Findings, Ground, HeadTable, MAX_PARAM, Work};
+use crate::backend::Backend;
+use crate::decode::{Decode, StopRules};
+use crate::forward::KvCache;
+use crate::hooks::{PlanError, check_ids};
+use crate::ids::TokenId;
+use crate::tokenizer::{Tokenizer, TokenizerError};
+
+pub(super) const DETECTOR: Detector = Detector {
+    doc: Doc {
+        id: "retrieval",
+        version: 1,
+        title: "Retrieval",
+        looks_for: "Heads that, while the model answers from a long text, attend to the very token of the text that the model \
+                    writes next.",
+        why_it_matters: "Few heads carry facts from the prompt into the answer; switched off, the model answers fluently and \
+                         wrongly.",
+        score: "While the model decodes greedily, a head copies token w if the key with the largest attention (the first among \
+                equals) of the row that produces w lies in the needle's answer and holds w. Score |g ∩ k| / |k|: of the set k of \
+                the answer's token ids, the share that the head copied; mean over prompts, also over those that the model got \
+                wrong. 0 to 1. Parameters: scoring \"set\" (the paper's, default) or \"count\" (the authors' script: every \
+                copying step adds 1 / the answer's length, repeats included); lengths ([256] tokens), depths ([0, 25, 50, 75, \
+                100] percent), n_needles (3 of 6), max_new_tokens (20), or prompts of your own ([{\"ids\", \"span\": [start, \
+                end], \"max_new_tokens\", \"stop_ids\"}]); causal ({\"k\": 5, \"n_draws\": 10, \"n_prompts\": 4, \"edits\": [\"zero\", \
+                \"mean\"]}) also measures how much less probable the right answer is without the k strongest heads, against k \
+                other heads of their layers.",
+        stimulus: "Sentences with an answer (needles), put after a sentence's end at several depths of public-domain prose \
+                   (Moby-Dick), then a question and the beginning of the answer; the answer itself comes next. Decoding stops \
+                   at a new line or a special token. The seed says with which sentence the prose begins.",
+        source: "Wu et al. 2024, “Retrieval Head Mechanistically Explains Long-Context Factuality”",
+        known_confusions: "Mechanically close to induction: the same heads often lead both. A model that answers wrongly gives \
+                           its heads nothing to copy, so the scores over the prompts that succeeded (more than half of the \
+                           answer's token ids generated) stand beside. A head whose largest key is the first token scores 0 \
+                           whatever its second is.",
+        threshold: Some(Threshold { value: THRESHOLD, source: "Wu et al. 2024" }),
+        weights_only: false,
+    },
+    plan,
+};
+
+/// Scores above this name a retrieval head.
+const THRESHOLD: f32 = 0.1;
+/// Tokens generated at most, unless the caller says otherwise.
+const MAX_NEW_TOKENS: usize = 20;
+/// A prompt succeeded when more than this share of the answer's token ids was generated (the authors' filter, which
+/// takes ROUGE-1 recall).
+const SUCCESS_RECALL: f32 = 0.5;
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Params {
+    scoring: Scoring,
+    prompts: Option<Vec<GivenPrompt>>,
+    lengths: Option<Vec<usize>>,
+    depths: Option<Vec<f32>>,
+    n_needles: Option<usize>,
+    max_new_tokens: Option<usize>,
+    causal: Option<CausalParams>,
+}
+
+/// How a head's copying steps on one prompt become its score.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Scoring {
+    /// Each of the answer's token ids counts once.
+    #[default]
+    Set,
+    /// Each copying step counts.
+    Count,
+}
+
+/// A prompt of the caller's.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct GivenPrompt {
+    ids: Vec<TokenId>,
+    /// First position of the answer, and the position after its last.
+    span: (usize, usize),
+    max_new_tokens: Option<usize>,
+    #[serde(default)]
+    stop_ids: Vec<TokenId>,
+}
+
+/// A prompt with an answer hidden in it.
+#[derive(Clone, Debug, PartialEq)]
+struct RetrievalPrompt {
+    ids: Vec<TokenId>,
+    /// Positions of the answer.
+    span: Range<usize>,
+    rules: StopRules,
+    /// Where the needle was put; `None` of a prompt of the caller's.
+    placement: Option<Placement>,
+}
+
+impl RetrievalPrompt {
+    fn answer(&self) -> &[TokenId] {
+        &self.ids[self.span.clone()]
+    }
+}
+
+/// What is read and how it is scored.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct RetrievalWork {
+    stimulus: String,
+    prompts: Vec<RetrievalPrompt>,
+    scoring: Scoring,
+    /// Whether the model's need for the heads found is measured too.
+    causal: Option<CausalParams>,
+    seed: u64,
+    n_layers: usize,
+}
+
+fn plan(ask: &Ask<'_>) -> Result<Work, DetectError> {
+    let params: Params = ask.params()?;
+    if ask.sequences.is_some() {
+        return Err(DetectError::Params(
+            "sequences alone do not say where the answer is; give {\"prompts\": [{\"ids\": [5, 6, 7, 8], \"span\": [1, 3]}]} in \
+             params"
+                .to_owned(),
+        ));
+    }
+    if let Some(causal) = &params.causal {
+        causal.check(ask.config.n_layers * ask.config.n_heads)?;
+    }
+    let causal = params.causal.clone();
+    let (stimulus, prompts) = match params.prompts {
+        Some(_) if params.lengths.is_some() || params.depths.is_some() || params.n_needles.is_some() => {
+            return Err(DetectError::Params(
+                "prompts of your own exclude lengths, depths and n_needles; leave out the one or the others"
+                    .to_owned(),
+            ));
+        }
+        Some(given) => given_prompts(given, params.max_new_tokens),
+        None => generated_prompts(ask, &params)?,
+    };
+    check_prompts(ask, &prompts, causal.is_some())?;
+    let n_layers = ask.config.n_layers;
+    let (scoring, seed) = (params.scoring, ask.seed);
+    Ok(Work::Retrieval(RetrievalWork { stimulus, prompts, scoring, causal, seed, n_layers }))
+}
+
+fn given_prompts(given: Vec<GivenPrompt>, max_new_tokens: Option<usize>) -> (String, Vec<RetrievalPrompt>) {
+    let stimulus = format!("{} given prompts, used as they are", given.len());
+    let prompts = given.into_iter().map(|GivenPrompt { ids, span, max_new_tokens: own, stop_ids }| {
+        let max_new_tokens = own.or(max_new_tokens).unwrap_or(MAX_NEW_TOKENS);
+        let rules = StopRules { max_new_tokens, stop_ids };
+        RetrievalPrompt { ids, span: span.0..span.1, rules, placement: None }
+    });
+    (stimulus, prompts.collect())
+}
+
+fn generated_prompts(ask: &Ask<'_>, params: &Params) -> Result<(String, Vec<RetrievalPrompt>), DetectError> {
+    let haystacks = Haystacks {
+        lengths: params.lengths.clone().unwrap_or_else(|| vec![256]),
+        depths: params.depths.clone().unwrap_or_else(|| vec![0.0, 25.0, 50.0, 75.0, 100.0]),
+        n_needles: params.n_needles.unwrap_or(3),
+        bos: ask.bos,
+        seed: ask.seed,
+    };
+    check_haystacks(ask, &haystacks)?;
+    let rules = StopRules {
+        max_new_tokens: params.max_new_tokens.unwrap_or(MAX_NEW_TOKENS),
+        stop_ids: stop_ids(ask.tokenizer)?,
+    };
+    let prompts = haystacks.build(ask.tokenizer)?.into_iter().map(|hidden| RetrievalPrompt {
+        ids: hidden.ids,
+        span: hidden.span,
+        rules: rules.clone(),
+        placement: Some(hidden.placement),
+    });
+    let bos = ask.bos.map_or_else(|| "no BOS".to_owned(), |id| format!("BOS {id} in front"));
+    let stimulus = format!(
+        "{} needles at depths of {} percent in prompts of at most {} tokens, {bos}, seed {}",
+        haystacks.n_needles,
+        listed(&haystacks.depths),
+        listed(&haystacks.lengths),
+        ask.seed,
+    );
+    Ok((stimulus, prompts.collect()))
+}
+
+/// Numbers one after another, for people.
+fn listed(numbers: &[impl ToString]) -> String {
+    numbers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+fn check_haystacks(ask: &Ask<'_>, haystacks: &Haystacks) -> Result<(), DetectError> {
+    let refuse = |message: String| Err(DetectError::Params(message));
+    if haystacks.lengths.is_empty() || haystacks.depths.is_empty() {
+        return refuse("lengths and depths need at least one number each, such as [256] and [50]".to_owned());
+    }
+    if let Some(&n_tokens) = haystacks.lengths.iter().find(|&&length| length > ask.config.n_ctx) {
+        return Err(PlanError::PromptTooLong { n_tokens, n_ctx: ask.config.n_ctx }.into());
+    }
+    if let Some(depth) = haystacks.depths.iter().find(|depth| !(0.0..=100.0).contains(*depth)) {
+        return refuse(format!("depth {depth} is no percentage; give 0 (the beginning) to 100 (the end)"));
+    }
+    if !(1..=NEEDLES.len()).contains(&haystacks.n_needles) {
+        return refuse(format!("n_needles is {}; give 1 to {}", haystacks.n_needles, NEEDLES.len()));
+    }
+    Ok(())
+}
+
+/// A new line, where it is one token, and every special token.
+fn stop_ids(tokenizer: &Tokenizer) -> Result<Vec<TokenId>, TokenizerError> {
+    let newline = tokenizer.encode("\n")?;
+    let newline = newline.first().copied().filter(|_| newline.len() == 1);
+    Ok(newline.into_iter().chain(tokenizer.special_ids()).collect())
+}
+
+fn check_prompts(ask: &Ask<'_>, prompts: &[RetrievalPrompt], is_causal: bool) -> Result<(), DetectError> {
+    if prompts.is_empty() {
+        return Err(DetectError::NoPrompts);
+    }
+    for (index, prompt) in prompts.iter().enumerate() {
+        let (n_tokens, n_ctx) = (prompt.ids.len(), ask.config.n_ctx);
+        if prompt.ids.is_empty() {
+            return Err(DetectError::Params(format!(
+                "prompt {index} is empty; give it at least one token id"
+            )));
+        }
+        check_ids(&prompt.ids, ask.config)?;
+        let Range { start, end } = prompt.span;
+        if start >= end || end > n_tokens {
+            return Err(DetectError::NeedleSpan { prompt: index, start, end, n_tokens });
+        }
+        let max_new_tokens = prompt.rules.max_new_tokens;
+        if !(1..=MAX_PARAM).contains(&max_new_tokens) {
+            let message = format!("max_new_tokens is {max_new_tokens}; give 1 to {MAX_PARAM}");
+            return Err(DetectError::Params(message));
+        }
+        // The right answer is read too where its probability is measured.
+        let max_new_tokens = max_new_tokens.max(if is_causal { end - start } else { 0 });
+        if n_tokens + max_new_tokens > n_ctx {
+            return Err(DetectError::PromptFillsContext { prompt: index, n_tokens, max_new_tokens, n_ctx });
+        }
+    }
+    Ok(())
+}
+
+/// What came of one prompt.
+struct PromptResult {
+    generated: Vec<TokenId>,
+    recall: f32,
+    /// Tokens at the beginning whose keys and values were there from the prompt before.
+    n_shared: usize,
+}
+
+impl PromptResult {
+    fn succeeded(&self) -> bool {
+        self.recall > SUCCESS_RECALL
+    }
+}
+
+/// Scores over some prompts, both ways.
+#[derive(Default)]
+struct ScoreDraws {
+    set: Draws,
+    count: Draws,
+}
+
+impl ScoreDraws {
+    fn push(&mut self, scores: &CopyScores) {
+        self.set.push(scores.set.clone());
+        self.count.push(scores.count.clone());
+    }
+
+    fn by(&self, scoring: Scoring) -> &Draws {
+        match scoring {
+            Scoring::Set => &self.set,
+            Scoring::Count => &self.count,
+        }
+    }
+}
+
+/// The work under way: prompt by prompt, a layer or the choice of a token a step.
+pub(super) struct RetrievalTask<B: Backend> {
+    work: RetrievalWork,
+    /// The prompt in progress, and how many of its tokens were read with the one before.
+    decode: Option<(Decode<B>, usize)>,
+    /// Keys and values of the prompt before, and its ids.
+    cache: KvCache<B>,
+    cached_ids: Vec<TokenId>,
+    results: Vec<PromptResult>,
+    all: ScoreDraws,
+    succeeded: ScoreDraws,
+    causal: Causal<B>,
+}
+
+/// The second half of the work.
+enum Causal<B: Backend> {
+    /// Not begun, or not asked for.
+    Ahead,
+    /// Why there is nothing to measure.
+    Skipped(&'static str),
+    Running(Box<CausalTask<B>>),
+}
+
+impl<B: Backend> RetrievalTask<B> {
+    pub(super) fn new(work: RetrievalWork) -> Self {
+        Self {
+            work,
+            decode: None,
+            cache: KvCache::default(),
+            cached_ids: Vec::new(),
+            results: Vec::new(),
+            all: ScoreDraws::default(),
+            succeeded: ScoreDraws::default(),
+            causal: Causal::Ahead,
+        }
+    }
+
+    /// A prompt counts its layers, then the tokens that may be generated.
+    pub(super) fn progress(&self) -> (usize, usize) {
+        let n_layers = self.work.n_layers;
+        let steps = |prompt: &RetrievalPrompt| n_layers + prompt.rules.max_new_tokens;
+        let of_prompt = self.decode.as_ref().map_or(0, |(decode, _)| match decode.generated().len() {
+            0 => decode.n_layers_done(),
+            n_generated => n_layers + n_generated,
+        });
+        let done: usize = self.work.prompts[..self.results.len()].iter().map(steps).sum();
+        let all: usize = self.work.prompts.iter().map(steps).sum();
+        let (causal_done, causal_all) = self.causal_progress();
+        (done + of_prompt + causal_done, all + causal_all)
+    }
+
+    /// Layers of the passes with and without the heads, done and at most.
+    fn causal_progress(&self) -> (usize, usize) {
+        let Some(params) = &self.work.causal else { return (0, 0) };
+        let all = params.n_prompts * params.n_passes() * self.work.n_layers;
+        match &self.causal {
+            Causal::Ahead => (0, all),
+            Causal::Running(task) => (task.n_done() * self.work.n_layers, all),
+            Causal::Skipped(_) => (all, all),
+        }
+    }
+
+    pub(super) fn partial(&self) -> HeadTable {
+        self.all.by(self.work.scoring).mean()
+    }
+
+    /// One layer, or the choice of one token; true when nothing is left.
+    pub(super) fn step(&mut self, ground: &Ground<'_, B>) -> Result<bool, DetectError> {
+        let Some(prompt) = self.work.prompts.get(self.results.len()) else { return self.causal_step(ground) };
+        let (mut decode, n_shared) = match self.decode.take() {
+            Some(decode) => decode,
+            None => {
+                // At least one token is read anew: its row is the first that is scored.
+                let n_shared = n_same(&self.cached_ids, &prompt.ids).min(prompt.ids.len() - 1);
+                let cache = self.cache.prefix(ground.backend, n_shared);
+                let rest = prompt.ids[cache.n_tokens()..].to_vec();
+                (Decode::new(cache, rest, prompt.rules.clone()), n_shared)
+            }
+        };
+        if decode.step(ground.backend, ground.model)? {
+            self.take(decode, n_shared);
+        } else {
+            self.decode = Some((decode, n_shared));
+        }
+        Ok(self.results.len() == self.work.prompts.len() && self.work.causal.is_none())
+    }
+
+    fn causal_step(&mut self, ground: &Ground<'_, B>) -> Result<bool, DetectError> {
+        match (&mut self.causal, &self.work.causal) {
+            (_, None) | (Causal::Skipped(_), _) => Ok(true),
+            (Causal::Running(task), _) => task.step(ground),
+            (Causal::Ahead, Some(params)) => {
+                self.causal = self.begin_causal(params.clone());
+                Ok(matches!(self.causal, Causal::Skipped(_)))
+            }
+        }
+    }
+
+    fn begin_causal(&self, params: CausalParams) -> Causal<B> {
+        let prompts = self.work.prompts.iter().zip(&self.results);
+        let questions: Vec<Question> = prompts
+            .filter(|(prompt, result)| result.succeeded() && prompt.ids.len() > 1)
+            .map(|(prompt, _)| Question { prompt: prompt.ids.clone(), answer: prompt.answer().to_vec() })
+            .collect();
+        if questions.is_empty() {
+            return Causal::Skipped(
+                "the model answered no prompt, so there is nothing that a head could lose",
+            );
+        }
+        match Contest::draw(&self.partial(), &params, THRESHOLD, self.work.seed) {
+            Some(contest) => Causal::Running(Box::new(CausalTask::new(params, contest, questions))),
+            None => Causal::Skipped(
+                "the strongest heads' layers have fewer than k other heads below the threshold to compare with; lower k",
+            ),
+        }
+    }
+
+    /// Scores a prompt that is done, and keeps what was read for the next.
+    fn take(&mut self, decode: Decode<B>, n_shared: usize) {
+        let prompt = &self.work.prompts[self.results.len()];
+        let (generated, cache) = decode.finish();
+        let scores = CopyScores::of(&prompt.ids, prompt.span.clone(), &generated);
+        let generated: Vec<TokenId> = generated.into_iter().map(|token| token.id).collect();
+        self.cached_ids.clone_from(&prompt.ids);
+        self.cached_ids.extend(&generated);
+        self.cached_ids.truncate(cache.n_tokens());
+        self.cache = cache;
+        let result = PromptResult { recall: recall(prompt.answer(), &generated), generated, n_shared };
+        self.all.push(&scores);
+        if result.succeeded() {
+            self.succeeded.push(&scores);
+        }
+        self.results.push(result);
+    }
+
+    pub(super) fn finish(self, tokenizer: &Tokenizer) -> Findings {
+        let scores = self.all.by(self.work.scoring);
+        Findings {
+            n: self.results.len(),
+            scores: scores.mean(),
+            spread: scores.spread(),
+            evidence: self.evidence(tokenizer),
+            stimulus: self.work.stimulus,
+        }
+    }
+
+    fn evidence(&self, tokenizer: &Tokenizer) -> Value {
+        let table = |draws: &Draws| (draws.n() > 0).then(|| draws.mean());
+        let prompts = self.work.prompts.iter().zip(&self.results);
+        let prompts: Vec<Value> =
+            prompts.map(|(prompt, result)| prompt_evidence(prompt, result, tokenizer)).collect();
+        json!({
+            "scoring": self.work.scoring,
+            "set_scores": table(&self.all.set).filter(|_| self.work.scoring != Scoring::Set),
+            "count_scores": table(&self.all.count).filter(|_| self.work.scoring != Scoring::Count),
+            "succeeded": {
+                "recall_above": SUCCESS_RECALL,
+                "n": self.succeeded.set.n(),
+                "set_scores": table(&self.succeeded.set),
+                "count_scores": table(&self.succeeded.count),
+            },
+            "n_tokens": self.work.prompts.iter().map(|prompt| prompt.ids.len()).sum::<usize>(),
+            "n_tokens_shared": self.results.iter().map(|result| result.n_shared).sum::<usize>(),
+            "prompts": prompts,
+            "causal": match &self.causal {
+                Causal::Ahead => Value::Null,
+                Causal::Skipped(why) => json!({ "skipped": why }),
+                Causal::Running(task) => task.evidence(),
+            },
+        })
+    }
+}
+
+fn prompt_evidence(prompt: &RetrievalPrompt, result: &PromptResult, tokenizer: &Tokenizer) -> Value {
+    let text = |ids: &[TokenId]| ids.iter().map(|&id| tokenizer.spelling(id).text).collect::<String>();
+    json!({
+        "placement": prompt.placement,
+        "n_tokens": prompt.ids.len(),
+        "span": [prompt.span.start, prompt.span.end],
+        "answer": text(prompt.answer()),
+        "generated": text(&result.generated),
+        "generated_ids": result.generated,
+        "recall": result.recall,
+        "succeeded": result.succeeded(),
+    })
+}
+
+/// Ids that two sequences have in common at their beginning.
+fn n_same(a: &[TokenId], b: &[TokenId]) -> usize {
+    a.iter().zip(b).take_while(|(a, b)| a == b).count()
+}

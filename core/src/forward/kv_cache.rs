@@ -1,0 +1,59 @@
+//! Keys and values of positions already read, so that a pass can continue after them. Holding and cutting only; what
+//! they mean is the forward pass's.
+
+use crate::backend::{AttnShape, Backend};
+
+/// Rotated keys and values of one layer, each `[pos, kv_head, d_head]`.
+pub(super) struct LayerKv<B: Backend> {
+    pub k: B::Buffer,
+    pub v: B::Buffer,
+}
+
+impl<B: Backend> LayerKv<B> {
+    /// These positions and more behind them.
+    pub fn and(self, backend: &B, more: &Self) -> Self {
+        Self { k: backend.append(self.k, &more.k), v: backend.append(self.v, &more.v) }
+    }
+}
+
+/// What a model keeps of the positions read so far: rotated keys and values of every layer. An edit made while they were
+/// read stays in them.
+pub struct KvCache<B: Backend> {
+    layers: Vec<LayerKv<B>>,
+    /// Values a position, `n_kv_heads * d_head`.
+    d_row: usize,
+    n_tokens: usize,
+}
+
+impl<B: Backend> Default for KvCache<B> {
+    /// Nothing read.
+    fn default() -> Self {
+        Self { layers: Vec::new(), d_row: 0, n_tokens: 0 }
+    }
+}
+
+impl<B: Backend> KvCache<B> {
+    pub(super) fn of_layers(layers: Vec<LayerKv<B>>, shape: AttnShape) -> Self {
+        Self { layers, d_row: shape.n_kv_heads * shape.d_head, n_tokens: shape.n_tokens }
+    }
+
+    pub(super) fn into_layers(self) -> std::vec::IntoIter<LayerKv<B>> {
+        self.layers.into_iter()
+    }
+
+    /// Positions read.
+    pub fn n_tokens(&self) -> usize {
+        self.n_tokens
+    }
+
+    /// A copy of the first `n_tokens` positions, or of all where there are fewer.
+    pub fn prefix(&self, backend: &B, n_tokens: usize) -> Self {
+        let n_tokens = n_tokens.min(self.n_tokens);
+        if n_tokens == 0 {
+            return Self::default();
+        }
+        let first = |rows: &B::Buffer| backend.slice(rows, 0..n_tokens * self.d_row);
+        let layers = self.layers.iter().map(|kv| LayerKv { k: first(&kv.k), v: first(&kv.v) });
+        Self { layers: layers.collect(), d_row: self.d_row, n_tokens }
+    }
+}
