@@ -2,13 +2,13 @@
 //!
 //! Left to itself a model this small spreads that step over its first block, its embeddings and several heads. So its
 //! residual stream is wired: each part writes where the table says, the entries for everything else stay zero, only what
-//! the heads of layer 1 write reaches the unembedding, and what they move is what the first MLP has made of a token.
-//! What the parts write is learned.
+//! the heads of layer 1 write reaches the unembedding, and what they move is what the first MLP has made of a token,
+//! whatever stands around it. What the parts write is learned.
 //!
 //! | dimensions | written by | read by |
 //! |---|---|---|
 //! | [`TOKENS`] | the embeddings | block 0; W_Q and W_K of layer 1 |
-//! | [`PLACES`] | the heads of layer 0 | the MLP of layer 0; W_Q and W_K of layer 1 |
+//! | [`PLACES`] | the heads of layer 0 | W_Q and W_K of layer 1 |
 //! | [`MEANINGS`] | the MLP of layer 0 | W_Q, W_K and W_V of layer 1 |
 //! | [`ANSWERS`] | the heads of layer 1 | the unembedding |
 
@@ -50,7 +50,7 @@ impl Recipe for Successor {
     const INITIALIZATION: &str = "normal noise, embeddings with a shared part; in layer 1, W_O starts as half of W_V \
                                   transposed, W_U as what the first MLP makes of the embeddings";
     const SCHEDULE: Schedule =
-        Schedule { steps: 3000, batch: 1024, lr: 3e-3, short_row: 32, long_row: 96, short_steps: 0.6 };
+        Schedule { steps: 2000, batch: 1024, lr: 3e-3, short_row: 32, long_row: 96, short_steps: 0.6 };
 
     fn tokenizer(&self) -> anyhow::Result<Tokenizer> {
         let words = rows::single_tokens();
@@ -117,6 +117,7 @@ fn masks() -> CandleResult<Vec<Named>> {
     let masks = [
         ("model.embed_tokens.weight", mask(TOKENS)?),
         ("model.layers.0.self_attn.o_proj.weight", column(PLACES)?),
+        ("model.layers.0.post_attention_layernorm.weight", mask(TOKENS)?),
         ("model.layers.0.mlp.down_proj.weight", column(MEANINGS)?),
         ("model.layers.1.self_attn.v_proj.weight", mask(MEANINGS)?),
         ("model.layers.1.self_attn.o_proj.weight", column(ANSWERS)?),

@@ -212,11 +212,11 @@ impl Measured {
             follows from one further back), two tenths runs (items one after the other), three tenths repeats of random\n\
             words and items.\n\n\
             **Made to have it**: the residual stream is wired. Embeddings, the heads of layer 0 and its MLP write to parts\n\
-            of it that the unembedding does not read; only the heads of layer 1 write to the part that it does read, and\n\
-            their W_V reads only what the MLP of layer 0 writes. The other entries of those weights are kept at zero during\n\
-            training, and so is the whole MLP of layer 1. Without this the step from an item to the next spreads over block\n\
-            0, the embeddings and several heads, and taking one head out shows little. What the parts write, the successor\n\
-            map included, is learned.\n\n\
+            of it that the unembedding does not read; only the heads of layer 1 write to the part that it does read. Their\n\
+            W_V reads only what the MLP of layer 0 writes, and that MLP only the embeddings. The other entries of those\n\
+            weights are kept at zero during training, and so is the whole MLP of layer 1. Without this the step from an item\n\
+            to the next spreads over block 0, the embeddings and several heads, and taking one head out shows little. What\n\
+            the parts write, the successor map included, is learned.\n\n\
             **Run**: `{run}`\n\n\
             **Measured** on the bundled f16 weights.\n\n\
             Headlight's detector `successor` ({}; chance {:.2}):\n\n\
