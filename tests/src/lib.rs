@@ -49,6 +49,36 @@ pub fn smollm2() -> &'static headlight_core::engine::Engine {
     })
 }
 
+/// A file of a bundled model's folder.
+///
+/// # Panics
+/// When it is missing.
+#[cfg(not(target_arch = "wasm32"))]
+pub fn bundled_file(model: &str, name: &str) -> Vec<u8> {
+    let path = xtask::paths::root().join("static/models").join(model).join(name);
+    std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// A bundled model, loaded.
+///
+/// # Panics
+/// When it does not load.
+#[cfg(not(target_arch = "wasm32"))]
+pub fn bundled(model: &str) -> headlight_core::engine::Engine {
+    use headlight_core::engine::Loading;
+    let file = |name| bundled_file(model, name);
+    let shards = vec![file("model.safetensors")];
+    let loading = Loading::from_folder(&file("config.json"), &file("tokenizer.json"), shards, model);
+    loading.and_then(Loading::finish).unwrap_or_else(|error| panic!("{model} does not load: {error}"))
+}
+
+/// What a bundled model's folder weighs, card included.
+#[cfg(not(target_arch = "wasm32"))]
+pub fn bundled_size_bytes(model: &str) -> usize {
+    let names = ["config.json", "tokenizer.json", "model.safetensors", "card.md", "card.json"];
+    names.iter().map(|name| bundled_file(model, name).len()).sum()
+}
+
 /// A file of `tests/reference`.
 pub fn reference(name: &str) -> anyhow::Result<Vec<u8>> {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("reference").join(name);

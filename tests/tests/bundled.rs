@@ -1,14 +1,13 @@
-//! The bundled model: small, whole, and with the heads that its card claims, by what they attend to and by what goes
+//! The bundled model with induction heads: small, whole, and with the heads that its card claims, by what they attend to and by what goes
 //! missing without them.
 
-use std::path::PathBuf;
-
 use headlight_core::detect::{AttentionTarget, mean_over_rows};
-use headlight_core::engine::{Engine, Loading};
+use headlight_core::engine::Engine;
 use headlight_core::hooks::{Intervention, LogitPositions, RunPlan};
 use headlight_core::ids::HeadId;
 use headlight_core::metrics::logsumexp;
 use headlight_tests::tiny::Noise;
+use headlight_tests::{bundled, bundled_file, bundled_size_bytes};
 use serde_json::Value;
 
 /// Draws of `[BOS] r r`, other ones than the card's.
@@ -16,18 +15,14 @@ const N_DRAWS: usize = 8;
 /// Tokens in `r`, distinct.
 const N_BLOCK: usize = 30;
 
-fn folder() -> PathBuf {
-    xtask::paths::root().join("static/models/induction-2l")
+const MODEL: &str = "induction-2l";
+
+fn engine() -> Engine {
+    bundled(MODEL)
 }
 
 fn read(name: &str) -> Vec<u8> {
-    std::fs::read(folder().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
-}
-
-fn engine() -> Engine {
-    let shards = vec![read("model.safetensors")];
-    let loading = Loading::from_folder(&read("config.json"), &read("tokenizer.json"), shards, "induction-2l");
-    loading.and_then(Loading::finish).expect("the bundled model loads")
+    bundled_file(MODEL, name)
 }
 
 /// What heads and losses are on repeated random tokens, with some heads zeroed.
@@ -138,7 +133,6 @@ fn its_card_tells_what_it_measures() {
 
 #[test]
 fn it_is_a_few_hundred_kilobytes() {
-    let names = ["config.json", "tokenizer.json", "model.safetensors", "card.md", "card.json"];
-    let size_bytes: usize = names.iter().map(|name| read(name).len()).sum();
+    let size_bytes = bundled_size_bytes(MODEL);
     assert!(size_bytes < 700_000, "{size_bytes} bytes");
 }

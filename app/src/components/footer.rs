@@ -2,6 +2,7 @@
 
 use leptos::prelude::*;
 
+use crate::models;
 use crate::view_model::measure::Measure;
 
 /// The page's footer.
@@ -40,7 +41,11 @@ pub fn Footer() -> impl IntoView {
                     "Headlight " {env!("CARGO_PKG_VERSION")}
                     " runs the model in this browser: no server, no account, nothing uploaded."
                 </span>
-                <a href="models/induction-2l/card.md">"The bundled model's card"</a>
+                {models::manifest()
+                    .into_iter()
+                    .filter(|model| model.bundled)
+                    .map(|model| view! { <a href=model.homepage>"Card of " {model.title}</a> })
+                    .collect_view()}
                 <span>"MIT or Apache-2.0"</span>
             </p>
         </footer>

