@@ -173,7 +173,7 @@ fn planted_copiers_and_successors_are_told_apart() {
 }
 
 fn refusal(engine: &Engine, request: &DetectRequest) -> (String, &'static str) {
-    let error: Error = engine.detect(request).err().expect("refused");
+    let error: Error = engine.detect(request).expect_err("refused");
     (error.to_string(), error.code())
 }
 

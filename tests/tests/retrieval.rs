@@ -371,13 +371,13 @@ fn requests_that_cannot_be_scored_are_refused_in_a_sentence() {
         (json!({"lengths": [200]}), "cannot spell the needles", "model_lacks"),
     ];
     for (params, told, code) in cases {
-        let error: Error = engine.detect(&request(params.clone())).err().expect("refused");
+        let error: Error = engine.detect(&request(params.clone())).expect_err("refused");
         let message = error.to_string();
         assert!(message.contains(told), "{params}: {message}");
         assert_eq!(error.code(), code, "{message}");
         assert!(message.starts_with(char::is_lowercase), "{message}");
     }
     let sequences = DetectRequest { sequences: Some(vec![vec![1, 2, 1]]), ..request(Value::Null) };
-    let error = engine.detect(&sequences).err().expect("refused");
+    let error = engine.detect(&sequences).expect_err("refused");
     assert!(error.to_string().contains("where the answer is"), "{error}");
 }
