@@ -174,9 +174,42 @@ fn Evidence(report: std::sync::Arc<DetectReport>) -> impl IntoView {
             </details>
         }
     });
+    let prompts = evidence["prompts"].as_array().map(|prompts| {
+        let n_succeeded = evidence["succeeded"]["n"].as_u64().unwrap_or_default();
+        let rows: Vec<_> = prompts.iter().map(prompt_row).collect();
+        view! {
+            <details class="detector-doc">
+                <summary>{format!("{n_succeeded} of {} prompts answered from the needle", prompts.len())}</summary>
+                <div class="table-scroll" tabindex="0" role="region" aria-label="Retrieval prompts">
+                    <table data-testid="retrieval-prompts">
+                        <thead>
+                            <tr>
+                                <th scope="col">"Tokens"</th>
+                                <th scope="col">"Recall"</th>
+                                <th scope="col">"Needle → generated"</th>
+                            </tr>
+                        </thead>
+                        <tbody>{rows}</tbody>
+                    </table>
+                </div>
+            </details>
+        }
+    });
     view! {
         {losses.map(|text| view! { <p class="quiet">{text}</p> })}
         {classes}
+        {prompts}
+    }
+}
+
+fn prompt_row(prompt: &Value) -> impl IntoView + use<> {
+    let text = |name: &str| token_text(prompt[name].as_str().unwrap_or_default().trim());
+    view! {
+        <tr>
+            <td>{prompt["n_tokens"].to_string()}</td>
+            <td>{format!("{:.2}", prompt["recall"].as_f64().unwrap_or_default())}</td>
+            <td class="mono evidence-text">{format!("{} → {}", text("answer"), text("generated"))}</td>
+        </tr>
     }
 }
 
@@ -196,7 +229,7 @@ fn class_row(class: &Value) -> impl IntoView + use<> {
             <td>{share("score")}</td>
             <td>{share("copy_rate")}</td>
             <td>{share("predecessor_rate")}</td>
-            <td class="mono successor-pairs">{pairs.join("  ")}</td>
+            <td class="mono evidence-text">{pairs.join("  ")}</td>
         </tr>
     }
 }

@@ -123,7 +123,7 @@ fn Outlined() -> impl IntoView {
     let text = page.select(|state| {
         state.lens.target().map(|target| {
             let target = target.name().replace('_', " ");
-            format!("Outlined: the cells where a {target} head would look on this prompt.")
+            format!("Outlined: the cells of this prompt that the {target} score reads.")
         })
     });
     view! { <p class="quiet outlined">{move || text.get()}</p> }
