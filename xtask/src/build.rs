@@ -1,9 +1,10 @@
 //! Builds the page into `dist/` with Trunk, and holds the wasm files to their size budget.
 
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
+use sha2::{Digest, Sha256};
 
 use crate::shell::{cargo, run, say, tools_path};
 use crate::{models, paths, setup};
@@ -21,6 +22,42 @@ pub enum Profile {
 const PAGE_BUDGET: usize = 700_000;
 /// Largest brotli size of the worker's wasm, bytes.
 const WORKER_BUDGET: usize = 1_500_000;
+
+/// What the page is made of, relative to the root.
+const SOURCES: [&str; 7] =
+    ["app", "core", "static", "Cargo.toml", "Cargo.lock", "Trunk.toml", ".cargo/config.toml"];
+/// The file in `dist/` that names the sources it was built from; Trunk deletes it with everything else.
+const STAMP: &str = "sources.sha256";
+
+/// Builds `dist/` for release, unless it was built from these very sources.
+pub fn build_unless_current() -> anyhow::Result<()> {
+    let wanted = sha256_of(&SOURCES.map(|source| paths::root().join(source)))?;
+    let stamp = paths::dist().join(STAMP);
+    if std::fs::read_to_string(&stamp).is_ok_and(|built_from| built_from == wanted) {
+        say("the page is up to date");
+        return models::link_into_dist();
+    }
+    build(Profile::Release)?;
+    Ok(std::fs::write(stamp, wanted)?)
+}
+
+/// sha256 over names and contents of files and of everything below folders, in a fixed order.
+fn sha256_of(sources: &[PathBuf]) -> anyhow::Result<String> {
+    let mut hash = Sha256::new();
+    let mut todo: Vec<PathBuf> = sources.to_vec();
+    while let Some(path) = todo.pop() {
+        if path.is_dir() {
+            let entries = std::fs::read_dir(&path)?.collect::<Result<Vec<_>, _>>()?;
+            let mut inside: Vec<PathBuf> = entries.into_iter().map(|entry| entry.path()).collect();
+            inside.sort();
+            todo.extend(inside);
+        } else {
+            hash.update(path.to_string_lossy().as_bytes());
+            hash.update(std::fs::read(&path).with_context(|| format!("{} cannot be read", path.display()))?);
+        }
+    }
+    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+}
 
 /// Builds `dist/`.
 pub fn build(profile: Profile) -> anyhow::Result<()> {
@@ -91,6 +128,26 @@ fn brotli_size(bytes: &[u8]) -> anyhow::Result<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_changed_added_or_renamed_source_is_seen() {
+        let folder = std::env::temp_dir().join(format!("headlight-sources-{}", std::process::id()));
+        std::fs::create_dir_all(folder.join("inner")).expect("the temporary folder is writable");
+        let write = |name: &str, text: &str| std::fs::write(folder.join(name), text).expect("writable");
+        let hash = || sha256_of(std::slice::from_ref(&folder)).expect("readable");
+        write("inner/a", "one");
+        let first = hash();
+        assert_eq!(hash(), first);
+        write("inner/a", "two");
+        let second = hash();
+        assert_ne!(second, first);
+        write("b", "");
+        let third = hash();
+        assert_ne!(third, second);
+        std::fs::rename(folder.join("b"), folder.join("c")).expect("ours");
+        assert_ne!(hash(), third);
+        std::fs::remove_dir_all(&folder).expect("the folder is ours");
+    }
 
     #[test]
     fn a_file_over_budget_fails() {

@@ -1,7 +1,7 @@
 //! The command line of `cargo xtask`.
 
 use clap::{Parser, Subcommand};
-use xtask::build::{Profile, build};
+use xtask::build::{Profile, build, build_unless_current};
 use xtask::server::{Serving, serve_dir};
 use xtask::setup::{self, Install};
 use xtask::shell::say;
@@ -104,7 +104,7 @@ async fn main() -> anyhow::Result<()> {
 async fn serve(port: u16, install: Install) -> anyhow::Result<()> {
     setup::for_build(install)?;
     models::fetch_or_explain();
-    build(Profile::Release)?;
+    build_unless_current()?;
     let mut address = None;
     for port in port..port.saturating_add(20) {
         let serving = Serving { port, isolated: true, ..Serving::default() };

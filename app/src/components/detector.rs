@@ -165,7 +165,6 @@ fn Evidence(report: std::sync::Arc<DetectReport>) -> impl IntoView {
                                 <th scope="col">"Next"</th>
                                 <th scope="col">"Same"</th>
                                 <th scope="col">"Before"</th>
-                                <th scope="col">"Source → winner"</th>
                             </tr>
                         </thead>
                         <tbody>{rows}</tbody>
@@ -229,7 +228,9 @@ fn class_row(class: &Value) -> impl IntoView + use<> {
             <td>{share("score")}</td>
             <td>{share("copy_rate")}</td>
             <td>{share("predecessor_rate")}</td>
-            <td class="mono evidence-text">{pairs.join("  ")}</td>
+        </tr>
+        <tr>
+            <td class="mono evidence-text" colspan="5">{pairs.join("  ")}</td>
         </tr>
     }
 }

@@ -8,9 +8,10 @@ use crate::state::{AppState, FIRST_PROMPT, Msg};
 use crate::view_model::{Chip, chips};
 
 /// Prompts to start from: label and text.
-const EXAMPLES: [(&str, &str); 4] = [
+const EXAMPLES: [(&str, &str); 5] = [
     ("Names", FIRST_PROMPT),
     ("Letters", "Q7 K2 Z9 B4 M1 Q7 K2 Z9 B4"),
+    ("Days", " Monday Tuesday"),
     ("Capital", "The capital of France is"),
     ("Pronoun", "When Mary and John went to the store, John gave a drink to"),
 ];

@@ -25,13 +25,14 @@ pub struct Fetched {
 
 /// Fetches one address, relative to the worker's own.
 pub async fn download(id: u32, url: &str, size_bytes: Option<u64>) -> Result<Fetched, ErrorReport> {
-    let failed = |why: String| post::error("download", &format!("{url} could not be fetched: {why}"));
+    let failed =
+        |why: String| post::error("download", &format!("nothing could be fetched from {url}: {why}"));
     let base = super::scope().location().href();
     let address =
         web_sys::Url::new_with_base(url, &base).map_err(|_| failed("it is no address".to_owned()))?;
-    let response = JsFuture::from(super::scope().fetch_with_str(&address.href()))
-        .await
-        .map_err(|_| failed("no connection, or the other site does not allow it".to_owned()))?;
+    let response = JsFuture::from(super::scope().fetch_with_str(&address.href())).await.map_err(|_| {
+        failed("no connection, or that site does not allow it; check and try again".to_owned())
+    })?;
     let response: Response = response.unchecked_into();
     if !response.ok() {
         return Err(failed(format!("the server answered {}", response.status())));
@@ -40,7 +41,7 @@ pub async fn download(id: u32, url: &str, size_bytes: Option<u64>) -> Result<Fet
     if kind.starts_with("text/html") {
         return Err(post::error(
             "not_a_model",
-            &format!("{url} answered with a web page instead of a model; check the address"),
+            &format!("a web page came from {url} instead of a model; check the address"),
         ));
     }
     read_body(id, &response, Stage::Download, size_bytes).await
