@@ -54,6 +54,7 @@ impl Browser {
         let port = free_port()?;
         let driver = Command::new(driver_path)
             .args([format!("--port={port}"), "--log-level=SEVERE".to_owned()])
+            .stdout(std::process::Stdio::null())
             .kill_on_drop(true)
             .spawn()
             .context("chromedriver cannot be started")?;

@@ -79,7 +79,8 @@ pub fn build(profile: Profile) -> anyhow::Result<()> {
     if let Some(toolchain) = setup::wasm_toolchain() {
         command.env("RUSTUP_TOOLCHAIN", toolchain);
     }
-    run(&mut command)?;
+    // Trunk's log is no result: standard output is the JSON's that some commands print.
+    run(command.stdout(std::io::stderr()))?;
     models::link_into_dist()?;
     if profile == Profile::Release { check_sizes(&paths::dist()) } else { Ok(()) }
 }

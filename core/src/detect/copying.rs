@@ -125,9 +125,14 @@ impl CopyingTask {
         if self.work.basis == Basis::FoldedNormed {
             divide_by_rms(&mut embed, d_model, model.config.rms_eps);
         }
-        let unembed = transpose(&rows_of(backend, model.unembed(), tokens), d_model);
-        let embed = backend.matrix(&transpose(&embed, d_model));
-        let product = backend.download(&backend.matmul(&backend.vector(&unembed), &embed));
+        let embed = transpose(&embed, d_model);
+        // Tied weights are read once, unless one side of them was normed.
+        let is_same = model.config.tied_embeddings && self.work.basis != Basis::FoldedNormed;
+        let unembed = match is_same {
+            true => backend.vector(&embed),
+            false => backend.vector(&transpose(&rows_of(backend, model.unembed(), tokens), d_model)),
+        };
+        let product = backend.download(&backend.matmul(&unembed, &backend.matrix(&embed)));
         self.gram.resize(product.len(), 0.0);
         self.gram.iter_mut().zip(product).for_each(|(sum, more)| *sum += more);
     }
