@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use headlight_core::engine::{Engine, Loading};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 use serde_json::json;
@@ -38,6 +39,28 @@ pub struct TinyCheckpoint {
 }
 
 impl TinyConfig {
+    /// Two layers with grouped heads and an MLP: enough for most tests.
+    pub const SMALL: Self = Self {
+        n_layers: 2,
+        n_heads: 4,
+        n_kv_heads: 2,
+        d_head: 6,
+        d_model: 20,
+        d_mlp: 24,
+        d_vocab: 50,
+        tied: false,
+    };
+
+    /// The engine of [`Self::checkpoint`].
+    ///
+    /// # Panics
+    /// When the checkpoint does not load, which only our own bug can cause.
+    pub fn engine(self, seed: u64) -> Engine {
+        let files = self.checkpoint(seed);
+        let loading = Loading::from_folder(&files.config, &files.tokenizer, vec![files.weights], "tiny");
+        loading.and_then(Loading::finish).expect("a tiny checkpoint loads")
+    }
+
     /// A checkpoint with random weights.
     ///
     /// # Panics

@@ -216,19 +216,7 @@ fn requests_that_cannot_be_scored_are_refused_in_a_sentence() {
 #[test]
 fn a_custom_pattern_is_the_detector_that_it_spells() {
     let sequences = Some(vec![vec![5, 6, 7, 8, 5, 6, 7, 8], vec![9, 3, 9, 3]]);
-    let files = TinyConfig {
-        n_layers: 2,
-        n_heads: 4,
-        n_kv_heads: 2,
-        d_head: 6,
-        d_model: 20,
-        d_mlp: 24,
-        d_vocab: 50,
-        tied: false,
-    }
-    .checkpoint(9);
-    let loading = Loading::from_folder(&files.config, &files.tokenizer, vec![files.weights], "tiny");
-    let engine = loading.and_then(Loading::finish).expect("loads");
+    let engine = TinyConfig::SMALL.engine(9);
     let scores = |detector: &str, params: Value| {
         let request = DetectRequest { sequences: sequences.clone(), params, ..request(detector) };
         engine.detect(&request).expect("runs").scores

@@ -1,27 +1,16 @@
 //! Sums that must hold in any model: rows of patterns, heads against the attention's output, edits against captures.
 
 use headlight_core::activations::Activations;
-use headlight_core::engine::{Engine, Loading};
+use headlight_core::engine::Engine;
 use headlight_core::hooks::{CaptureSet, Intervention, RunPlan};
 use headlight_core::ids::{BlockHook, HeadId, HookPoint};
 use headlight_tests::tiny::{Noise, TinyConfig};
 use headlight_tests::{max_difference, tolerance};
 
-const CONFIG: TinyConfig = TinyConfig {
-    n_layers: 2,
-    n_heads: 4,
-    n_kv_heads: 2,
-    d_head: 6,
-    d_model: 20,
-    d_mlp: 24,
-    d_vocab: 50,
-    tied: false,
-};
+const CONFIG: TinyConfig = TinyConfig::SMALL;
 
 fn engine(config: TinyConfig) -> Engine {
-    let files = config.checkpoint(5);
-    let loading = Loading::from_folder(&files.config, &files.tokenizer, vec![files.weights], "tiny");
-    loading.and_then(Loading::finish).expect("loads")
+    config.engine(5)
 }
 
 fn ids() -> Vec<u32> {

@@ -3,7 +3,7 @@
 
 use headlight_core::backend::cpu::Cpu;
 use headlight_core::decode::{Generated, StopRules};
-use headlight_core::engine::{Engine, Loading};
+use headlight_core::engine::Engine;
 use headlight_core::error::Error;
 use headlight_core::forward::KvCache;
 use headlight_core::hooks::{CaptureSet, Intervention, LogitPositions, RunPlan};
@@ -13,22 +13,7 @@ use headlight_tests::tiny::{Noise, TinyConfig};
 use headlight_tests::{max_difference, reference_json, smollm2, tolerance};
 use serde_json::{Value, json};
 
-const CONFIG: TinyConfig = TinyConfig {
-    n_layers: 2,
-    n_heads: 4,
-    n_kv_heads: 2,
-    d_head: 6,
-    d_model: 20,
-    d_mlp: 24,
-    d_vocab: 50,
-    tied: false,
-};
-
-fn tiny(config: TinyConfig, seed: u64) -> Engine {
-    let files = config.checkpoint(seed);
-    let loading = Loading::from_folder(&files.config, &files.tokenizer, vec![files.weights], "tiny");
-    loading.and_then(Loading::finish).expect("loads")
-}
+const CONFIG: TinyConfig = TinyConfig::SMALL;
 
 fn random_ids(n: usize, seed: u64) -> Vec<TokenId> {
     let mut noise = Noise(seed);
@@ -73,7 +58,7 @@ fn continuing_after_any_split_equals_one_pass() {
         [(1, CONFIG), (2, attention_only), (3, TinyConfig { n_kv_heads: 1, tied: true, ..CONFIG })]
     {
         let splits: Vec<usize> = (1..33).collect();
-        check_splits(&tiny(config, seed), &random_ids(33, seed), &splits);
+        check_splits(&config.engine(seed), &random_ids(33, seed), &splits);
     }
     let engine = smollm2();
     let text = "The keeper of the lighthouse wrote down the weather every evening. On the third of May 1907 the keeper wrote";
@@ -83,14 +68,14 @@ fn continuing_after_any_split_equals_one_pass() {
 
 #[test]
 fn a_first_part_is_bit_equal_to_a_pass_without_a_cache() {
-    let (engine, ids) = (tiny(CONFIG, 4), random_ids(20, 4));
+    let (engine, ids) = (CONFIG.engine(4), random_ids(20, 4));
     let (logits, _) = in_parts(&engine, &[&ids]);
     assert_eq!(logits, engine.forward(&ids, &everywhere()).expect("runs").logits.data);
 }
 
 #[test]
 fn patterns_after_a_cache_have_the_keys_before_and_the_argmax_is_theirs() {
-    let (engine, ids) = (tiny(CONFIG, 5), random_ids(20, 5));
+    let (engine, ids) = (CONFIG.engine(5), random_ids(20, 5));
     let head = HeadId::new(1, 2);
     let points = [HookPoint::Block(1, BlockHook::Pattern), HookPoint::Block(1, BlockHook::Z)];
     let plan = RunPlan {
@@ -116,7 +101,7 @@ fn patterns_after_a_cache_have_the_keys_before_and_the_argmax_is_theirs() {
 
 #[test]
 fn a_cache_is_cut_to_a_shared_beginning() {
-    let (engine, ids) = (tiny(CONFIG, 6), random_ids(24, 6));
+    let (engine, ids) = (CONFIG.engine(6), random_ids(24, 6));
     let (_, cache) = in_parts(&engine, &[&ids]);
     let other: Vec<TokenId> = ids[..9].iter().copied().chain(random_ids(8, 7)).collect();
     let shared = cache.prefix(&Cpu, 9);
@@ -130,7 +115,7 @@ fn a_cache_is_cut_to_a_shared_beginning() {
 
 #[test]
 fn edits_after_a_cache_are_those_of_one_pass_or_are_refused() {
-    let (engine, ids) = (tiny(CONFIG, 8), random_ids(16, 8));
+    let (engine, ids) = (CONFIG.engine(8), random_ids(16, 8));
     let heads = vec![HeadId::new(0, 1), HeadId::new(1, 3)];
     let plan = |edit| RunPlan { interventions: vec![edit], ..RunPlan::default() };
     let cached = || in_parts(&engine, &[&ids[..10]]).1;
@@ -157,7 +142,7 @@ fn edits_after_a_cache_are_those_of_one_pass_or_are_refused() {
 
 #[test]
 fn greedy_decoding_is_the_argmax_of_one_pass_after_another() {
-    let (engine, prompt) = (tiny(CONFIG, 9), random_ids(7, 9));
+    let (engine, prompt) = (CONFIG.engine(9), random_ids(7, 9));
     let rules = StopRules { max_new_tokens: 12, stop_ids: Vec::new() };
     let generated = engine.generate(&prompt, &rules).expect("runs");
     let mut ids = prompt.clone();
@@ -331,7 +316,7 @@ fn the_answer_needs_the_strongest_heads_more_than_others() {
 #[test]
 fn nothing_answered_means_nothing_to_lose() {
     let prompts = json!([{"ids": [1, 2, 3, 4, 5], "span": [1, 4], "max_new_tokens": 1}]);
-    let report = tiny(CONFIG, 1).detect(&request(json!({"prompts": prompts, "causal": {}}))).expect("runs");
+    let report = CONFIG.engine(1).detect(&request(json!({"prompts": prompts, "causal": {}}))).expect("runs");
     assert_eq!(report.evidence["succeeded"]["n"], json!(0));
     assert_eq!(report.evidence["succeeded"]["set_scores"], Value::Null, "an average of nothing is no number");
     let why = report.evidence["causal"]["skipped"].as_str().expect("a reason");
@@ -340,7 +325,7 @@ fn nothing_answered_means_nothing_to_lose() {
 
 #[test]
 fn requests_that_cannot_be_scored_are_refused_in_a_sentence() {
-    let engine = tiny(CONFIG, 1);
+    let engine = CONFIG.engine(1);
     let prompt = |ids: Value, span: Value| json!({"prompts": [{"ids": ids, "span": span}]});
     let cases = [
         (json!({"prompts": []}), "at least one", "nothing_to_read"),

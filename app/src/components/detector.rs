@@ -143,62 +143,53 @@ fn Evidence(report: std::sync::Arc<DetectReport>) -> impl IntoView {
     let evidence = &report.evidence;
     let nats = |name: &str| evidence[name].as_f64();
     let losses = nats("first_copy_nll_nats").zip(nats("second_copy_nll_nats")).map(|(first, second)| {
+        let does = if second < first { "does" } else { "does not" };
         format!(
-            "Loss on the first copy {first:.2} nats, on the second {second:.2} nats: the model does repeat."
+            "Loss on the first copy {first:.2} nats, on the second {second:.2} nats: the model {does} repeat."
         )
     });
-    let losses = losses.map(|text| match nats("second_copy_nll_nats") < nats("first_copy_nll_nats") {
-        true => text,
-        false => text.replace("the model does repeat", "the model does not repeat"),
-    });
     let classes = evidence["best"]["classes"].as_array().map(|classes| {
-        let rows: Vec<_> = classes.iter().map(class_row).collect();
-        view! {
-            <details class="detector-doc">
-                <summary>{format!("What {} says of each class", report.best.head)}</summary>
-                <div class="table-scroll" tabindex="0" role="region" aria-label="Successor classes">
-                    <table data-testid="successor-classes">
-                        <thead>
-                            <tr>
-                                <th scope="col">"Class"</th>
-                                <th scope="col">"Pairs"</th>
-                                <th scope="col">"Next"</th>
-                                <th scope="col">"Same"</th>
-                                <th scope="col">"Before"</th>
-                            </tr>
-                        </thead>
-                        <tbody>{rows}</tbody>
-                    </table>
-                </div>
-            </details>
-        }
+        let summary = format!("What {} says of each class", report.best.head);
+        let rows = classes.iter().map(class_row).collect_view();
+        evidence_table(summary, "successor-classes", &["Class", "Pairs", "Next", "Same", "Before"], rows)
     });
     let prompts = evidence["prompts"].as_array().map(|prompts| {
         let n_succeeded = evidence["succeeded"]["n"].as_u64().unwrap_or_default();
-        let rows: Vec<_> = prompts.iter().map(prompt_row).collect();
-        view! {
-            <details class="detector-doc">
-                <summary>{format!("{n_succeeded} of {} prompts answered from the needle", prompts.len())}</summary>
-                <div class="table-scroll" tabindex="0" role="region" aria-label="Retrieval prompts">
-                    <table data-testid="retrieval-prompts">
-                        <thead>
-                            <tr>
-                                <th scope="col">"Tokens"</th>
-                                <th scope="col">"Recall"</th>
-                                <th scope="col">"Needle → generated"</th>
-                            </tr>
-                        </thead>
-                        <tbody>{rows}</tbody>
-                    </table>
-                </div>
-            </details>
-        }
+        let summary = format!("{n_succeeded} of {} prompts answered from the needle", prompts.len());
+        let rows = prompts.iter().map(prompt_row).collect_view();
+        evidence_table(summary, "retrieval-prompts", &["Tokens", "Recall", "Needle → generated"], rows)
     });
     view! {
         {losses.map(|text| view! { <p class="quiet">{text}</p> })}
         {classes}
         {prompts}
     }
+}
+
+/// A table behind its one-line summary.
+fn evidence_table(
+    summary: String,
+    testid: &'static str,
+    columns: &[&'static str],
+    rows: impl IntoView + 'static,
+) -> AnyView {
+    let columns =
+        columns.iter().map(|column| view! { <th scope="col">{*column}</th> }.into_any()).collect_view();
+    let label = summary.clone();
+    view! {
+        <details class="detector-doc">
+            <summary>{summary}</summary>
+            <div class="table-scroll" tabindex="0" role="region" aria-label=label>
+                <table data-testid=testid>
+                    <thead>
+                        <tr>{columns}</tr>
+                    </thead>
+                    <tbody>{rows.into_any()}</tbody>
+                </table>
+            </div>
+        </details>
+    }
+    .into_any()
 }
 
 fn prompt_row(prompt: &Value) -> impl IntoView + use<> {
