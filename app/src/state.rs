@@ -236,7 +236,7 @@ impl AppState {
         if self.ablated.is_empty() {
             return Vec::new();
         }
-        vec![Intervention::Zero { heads: self.ablated.iter().copied().collect(), positions: None }]
+        vec![Intervention::zero(self.ablated.iter().copied())]
     }
 
     /// What the head map shows, as far as it is known.

@@ -1,6 +1,7 @@
 //! What a run kept: read-only afterwards.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use crate::ids::{HeadId, HookPoint};
 use crate::tensor::HostTensor;
@@ -41,6 +42,42 @@ impl Activations {
     /// `[layer][head]`; empty unless the plan asks.
     pub fn argmax_keys(&self) -> &[Vec<usize>] {
         &self.argmax_keys
+    }
+
+    /// What does not depend on layers from `layer` on: patterns and their sums of the layers below.
+    pub(crate) fn below(&self, layer: usize) -> Self {
+        let lower = |table: &Vec<Vec<f32>>| table.iter().take(layer).cloned().collect();
+        Self {
+            by_point: BTreeMap::new(),
+            patterns: self
+                .patterns
+                .iter()
+                .filter(|(head, _)| head.layer < layer)
+                .map(|(h, p)| (*h, p.clone()))
+                .collect(),
+            target_mass: self.target_mass.iter().map(lower).collect(),
+            entropy_nats: lower(&self.entropy_nats),
+            argmax_keys: self.argmax_keys.iter().take(layer).cloned().collect(),
+        }
+    }
+
+    /// Every captured activation times a factor.
+    pub(crate) fn scaled(mut self, factor: f32) -> Self {
+        let values = self.by_point.values_mut().flat_map(|tensor| &mut tensor.data);
+        values.for_each(|value| *value *= factor);
+        self
+    }
+
+    /// Sets some columns of the one row that stands for every position of a hook point, `[1, row_len]`.
+    pub(crate) fn set_constant(
+        &mut self,
+        point: HookPoint,
+        row_len: usize,
+        columns: Range<usize>,
+        values: &[f32],
+    ) {
+        let empty = || HostTensor::new(vec![1, row_len], vec![0.0; row_len]);
+        self.by_point.entry(point).or_insert_with(empty).data[columns].copy_from_slice(values);
     }
 
     pub(crate) fn insert(&mut self, point: HookPoint, tensor: HostTensor) {

@@ -9,7 +9,7 @@ pub mod cpu;
 
 use std::ops::Range;
 
-use crate::hooks::TargetKeys;
+use crate::hooks::{PatternTarget, TargetKeys};
 use crate::ids::TokenId;
 use crate::tensor::HostTensor;
 
@@ -35,13 +35,33 @@ impl AttnShape {
     }
 }
 
-/// What happens to the `z` of one head.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum HeadEdit {
-    /// Multiplied by a factor.
+/// What happens to the values of some rows and columns.
+#[derive(Clone, Debug, PartialEq)]
+pub enum RowEdit {
+    /// Multiplied by a factor; 0 leaves zeros whatever was there.
     Scale(f32),
-    /// Replaced by its mean over every position of the pass.
-    Mean,
+    /// Replaced, `[row, column]`.
+    Replace(Vec<f32>),
+    /// Freed of a part of their component along a direction, as wide as the columns.
+    ProjectOut {
+        /// The direction.
+        direction: Vec<f32>,
+        /// The part.
+        strength: f32,
+    },
+}
+
+/// What happens to one head's rows of scores or of its pattern.
+#[derive(Clone, Debug, PartialEq)]
+pub enum AttentionEdit {
+    /// Divided by a number: a softmax' temperature, on scores.
+    Divide(f32),
+    /// `-inf` at pairs of query and key position, on scores.
+    Mask(Vec<(usize, usize)>),
+    /// Moved towards a target by a part from 0 to 1, on patterns.
+    Towards(PatternTarget, f32),
+    /// Replaced by rows of a pattern, `[query_pos, key_pos]` over all positions of the prompt.
+    Replace(Vec<f32>),
 }
 
 /// A place to compute. Every kernel takes buffers of this backend and gives a new one.
@@ -49,7 +69,7 @@ pub trait Backend {
     /// A weight matrix in the layout that [`Backend::matmul`] reads.
     type Matrix;
     /// Activations.
-    type Buffer;
+    type Buffer: Clone;
 
     /// Engine and precision for reports, such as `cpu-f32`.
     fn name(&self) -> String;
@@ -116,14 +136,34 @@ pub trait Backend {
     /// For each head, the key that the block's last query attends to most; the first among equals.
     fn argmax_keys(&self, pattern: &Self::Buffer, shape: AttnShape, queries: Range<usize>) -> Vec<usize>;
 
-    /// Edits one head's `z` in `[pos, head, d_head]`, at some positions of this pass or all.
-    fn edit_head(
+    /// Edits one head's scores or pattern `[head, query, key_pos]` of a block of queries, at some query positions or all.
+    fn edit_attention(
         &self,
-        z: Self::Buffer,
+        weights: Self::Buffer,
         shape: AttnShape,
+        queries: Range<usize>,
         head: usize,
-        edit: HeadEdit,
+        edit: &AttentionEdit,
         positions: Option<&[usize]>,
+    ) -> Self::Buffer;
+
+    /// Mean over rows of some columns of `[row, row_len]`, `[column]`.
+    fn mean_of_rows(
+        &self,
+        x: &Self::Buffer,
+        row_len: usize,
+        rows: Range<usize>,
+        columns: Range<usize>,
+    ) -> Vec<f32>;
+
+    /// Edits some columns of some rows of `[row, row_len]`.
+    fn edit_rows(
+        &self,
+        x: Self::Buffer,
+        row_len: usize,
+        rows: &[usize],
+        columns: Range<usize>,
+        edit: &RowEdit,
     ) -> Self::Buffer;
 
     /// `x + y`.

@@ -1,128 +1,60 @@
 //! The engine: a loaded model that answers requests with reports. The command line and the browser's worker are thin
-//! shells over this file.
+//! shells over it.
 //!
-//! Long work is steps ([`Loading::step`], [`RunTask::step`]), so that a caller can show progress, yield or stop.
+//! Long work is steps ([`Loading::step`], [`RunTask::step`], [`Job::step`]), so that a caller can show progress, yield or stop.
 
-use sha2::{Digest, Sha256};
+mod ablate;
+mod detect_job;
+mod effect;
+mod generate;
+mod loading;
+mod run;
+
+pub use ablate::{ControlsJob, DlaWork, LensWork, OnRun, OvWork, PatchJob, SweepJob};
+pub use detect_job::DetectTask;
+pub use effect::EffectTask;
+pub use generate::GenerateTask;
+pub use loading::Loading;
+pub use run::{PatternsWanted, RunOutcome, RunTask, Want};
 
 use crate::activations::Activations;
 use crate::backend::Backend;
 use crate::backend::cpu::Cpu;
 use crate::decode::{Decode, Generated, StopRules};
-use crate::detect::{self, Ask, AttentionTarget, Ground, HeadTable, mean_over_rows};
+use crate::detect::{Ground, HeadTable};
 use crate::error::Error;
-use crate::forward::{KvCache, LoadedModel, Pass, Upload};
-use crate::hooks::{LogitPositions, PlanError, RunPlan, check_head, check_ids};
+use crate::forward::{Donors, Finished, KvCache, LoadedModel, Pass};
+use crate::hooks::{Intervention, LogitPositions, PlanError, RunPlan, check_head, check_ids};
 use crate::ids::{HeadId, TokenId};
-use crate::metrics::{logsumexp, top_indices};
-use crate::model::folder::FolderCheckpoint;
-use crate::model::gguf::GgufCheckpoint;
-use crate::model::{Checkpoint, ModelConfig};
 use crate::report::{
-    BosPolicy, DetectProvenance, DetectReport, DetectRequest, HeadScore, HeadScores, ModelInfo,
-    PatternReport, Prompt, Provenance, RunReport, RunRequest, TokenLogit, TokensReport,
+    BosPolicy, ModelInfo, PatternReport, Prompt, Provenance, RunReport, RunRequest, TokenLogit, TokensReport,
 };
 use crate::tensor::HostTensor;
 use crate::tokenizer::Tokenizer;
 
-/// Positions unembedded in one step: 16 rows of SmolLM2's vocabulary are about 0.9 GFLOP.
-const UNEMBED_ROWS: usize = 16;
+/// Long work on the engine's model, a short step at a time.
+pub trait Job: Sized {
+    /// What comes of it.
+    type Report;
 
-/// A model on its way from bytes into the engine.
-pub struct Loading {
-    checkpoint: Box<dyn Checkpoint>,
-    tokenizer: Tokenizer,
-    info: ModelInfo,
-    backend: Cpu,
-    upload: Upload<Cpu>,
-    n_total: usize,
-}
+    /// A short piece of the work; true when nothing is left.
+    fn step(&mut self, engine: &Engine) -> Result<bool, Error>;
 
-impl Loading {
-    /// Opens a GGUF file: header, tokenizer and the presence of every tensor are checked here. `name` is shown
-    /// when the file names itself nowhere.
-    pub fn from_gguf(bytes: Vec<u8>, name: &str) -> Result<Self, Error> {
-        let checkpoint = GgufCheckpoint::open(bytes)?;
-        let tokenizer = Tokenizer::from_gguf(&checkpoint.metadata(), checkpoint.config().d_vocab)?;
-        let sha256 = sha256_hex([checkpoint.bytes()]);
-        Ok(Self::new(Box::new(checkpoint), tokenizer, sha256, name))
+    /// Steps done and in all, in units of the job's own.
+    fn progress(&self) -> (usize, usize);
+
+    /// A table as far as it is known, NaN where it is not; nothing for work without one.
+    fn partial(&self) -> HeadTable {
+        HeadTable::new()
     }
 
-    /// Opens a Hugging Face folder's files: `config.json`, `tokenizer.json` and the safetensors shards.
-    pub fn from_folder(
-        config_json: &[u8],
-        tokenizer_json: &[u8],
-        shards: Vec<Vec<u8>>,
-        name: &str,
-    ) -> Result<Self, Error> {
-        let checkpoint = FolderCheckpoint::open(config_json, shards)?;
-        let tokenizer =
-            Tokenizer::from_json(tokenizer_json, checkpoint.bos_id(), checkpoint.config().d_vocab)?;
-        let sha256 = sha256_hex(checkpoint.shards().iter().map(Vec::as_slice));
-        Ok(Self::new(Box::new(checkpoint), tokenizer, sha256, name))
-    }
+    /// The report, once nothing is left.
+    fn finish(self, engine: &Engine) -> Result<Self::Report, Error>;
 
-    fn new(checkpoint: Box<dyn Checkpoint>, tokenizer: Tokenizer, sha256: String, name: &str) -> Self {
-        let config = checkpoint.config();
-        let info = model_info(config, &tokenizer, sha256, name);
-        let (upload, n_total) = (Upload::new(config), config.tensors().len());
-        Self { checkpoint, tokenizer, info, backend: Cpu, upload, n_total }
-    }
-
-    /// What is being loaded.
-    pub fn info(&self) -> &ModelInfo {
-        &self.info
-    }
-
-    /// Tensors taken.
-    pub fn n_done(&self) -> usize {
-        self.upload.n_done()
-    }
-
-    /// Tensors in all.
-    pub fn n_total(&self) -> usize {
-        self.n_total
-    }
-
-    /// Takes one tensor; true when none was left.
-    pub fn step(&mut self) -> Result<bool, Error> {
-        Ok(self.upload.step(&self.backend, self.checkpoint.as_ref())?)
-    }
-
-    /// Takes what is left and gives the engine; the file's bytes are dropped.
-    pub fn finish(mut self) -> Result<Engine, Error> {
-        while !self.step()? {}
-        let model = self.upload.finish(self.checkpoint.config().clone());
-        Ok(Engine { backend: self.backend, model, tokenizer: self.tokenizer, info: self.info })
-    }
-}
-
-fn sha256_hex<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> String {
-    let mut hash = Sha256::new();
-    parts.into_iter().for_each(|part| hash.update(part));
-    hex(&hash.finalize())
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn model_info(config: &ModelConfig, tokenizer: &Tokenizer, sha256: String, name: &str) -> ModelInfo {
-    ModelInfo {
-        name: config.name.clone().unwrap_or_else(|| name.to_owned()),
-        family: config.family.clone(),
-        sha256,
-        n_layers: config.n_layers,
-        n_heads: config.n_heads,
-        n_kv_heads: config.n_kv_heads,
-        d_model: config.d_model,
-        d_head: config.d_head,
-        d_mlp: config.d_mlp,
-        d_vocab: config.d_vocab,
-        n_ctx: config.n_ctx,
-        bos_id: tokenizer.bos_id(),
-        adds_bos: tokenizer.adds_bos(),
-        n_params: config.n_params(),
+    /// Does what is left.
+    fn complete(mut self, engine: &Engine) -> Result<Self::Report, Error> {
+        while !self.step(engine)? {}
+        self.finish(engine)
     }
 }
 
@@ -132,29 +64,6 @@ pub struct Engine {
     model: LoadedModel<Cpu>,
     tokenizer: Tokenizer,
     info: ModelInfo,
-}
-
-/// What a run gives beyond the next-token report.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Want {
-    /// The loss of every token of the prompt.
-    pub nll: bool,
-    /// Every head's attention on each [`AttentionTarget`].
-    pub scores: bool,
-    /// Whose patterns to keep.
-    pub patterns: PatternsWanted,
-}
-
-/// Whose patterns to keep.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum PatternsWanted {
-    /// Nobody's.
-    #[default]
-    None,
-    /// One head's.
-    Head(HeadId),
-    /// Every head's: `n_layers * n_heads * n_tokens²` f32.
-    All,
 }
 
 impl Engine {
@@ -189,7 +98,7 @@ impl Engine {
         TokensReport {
             tokens: spellings.iter().map(|token| token.text.clone()).collect(),
             pieces: spellings.iter().map(|token| token.piece.clone()).collect(),
-            bytes: spellings.iter().map(|token| hex(&token.bytes)).collect(),
+            bytes: spellings.iter().map(|token| loading::hex(&token.bytes)).collect(),
             ids,
             added_bos,
         }
@@ -208,26 +117,6 @@ impl Engine {
         };
         check_ids(&tokens.ids, &self.model.config)?;
         Ok(tokens)
-    }
-
-    /// Starts a run; everything is checked before any work.
-    pub fn start(&self, request: &RunRequest, want: Want) -> Result<RunTask, Error> {
-        let tokens = self.prompt_tokens(&request.prompt, request.bos)?;
-        let pattern_heads = match want.patterns {
-            PatternsWanted::None => Vec::new(),
-            PatternsWanted::Head(head) => vec![head],
-            PatternsWanted::All => self.heads().collect(),
-        };
-        let targets = if want.scores { AttentionTarget::ALL.as_slice() } else { &[] };
-        let plan = RunPlan {
-            pattern_heads,
-            targets: targets.iter().map(|target| target.keys(&tokens.ids)).collect(),
-            interventions: request.interventions.clone(),
-            ..RunPlan::default()
-        };
-        let pass = Pass::start(&self.backend, &self.model, &tokens.ids, plan)?;
-        let state = RunState::Layers(pass);
-        Ok(RunTask { tokens, top: request.top, want, n_layers: self.info.n_layers, state: Some(state) })
     }
 
     /// Fails unless the model has this head.
@@ -255,28 +144,6 @@ impl Engine {
         Ok(outcome.pattern(self, head).expect("the pattern of this head was asked for"))
     }
 
-    /// Plans a detector's work; everything is checked before any of it is done.
-    pub fn start_detect(&self, request: &DetectRequest) -> Result<DetectTask, Error> {
-        let detector = detect::find(&request.detector)?;
-        let ask = Ask {
-            config: &self.model.config,
-            tokenizer: &self.tokenizer,
-            bos: self.bos(request.bos)?,
-            seed: request.seed,
-            sequences: request.sequences.clone(),
-            params: request.params.clone(),
-        };
-        let task = detect::Task::plan(detector, &ask)?;
-        Ok(DetectTask { doc: &detector.doc, request: request.clone(), task })
-    }
-
-    /// Runs a detector to its end.
-    pub fn detect(&self, request: &DetectRequest) -> Result<DetectReport, Error> {
-        let mut task = self.start_detect(request)?;
-        while !task.step(self)? {}
-        task.finish(self)
-    }
-
     /// A prompt of `n_tokens` pseudorandom ids, the same on every machine: what benchmarks run.
     pub fn bench_request(&self, n_tokens: usize) -> RunRequest {
         // Knuth's multiplicative hash spreads the ids over the vocabulary.
@@ -285,7 +152,7 @@ impl Engine {
             prompt: Prompt::Ids((0..n_tokens).map(id).collect()),
             bos: BosPolicy::Off,
             top: 1,
-            interventions: Vec::new(),
+            ..RunRequest::default()
         }
     }
 
@@ -294,11 +161,44 @@ impl Engine {
         task.finish(self)
     }
 
-    /// A forward pass with any captures: the researcher's door, and the tests'.
+    fn ground(&self) -> Ground<'_, Cpu> {
+        Ground { backend: &self.backend, model: &self.model }
+    }
+
+    /// The edits with every text in them tokenised as the prompt is.
+    fn resolve(&self, interventions: &[Intervention], bos: BosPolicy) -> Result<Vec<Intervention>, Error> {
+        let ids = |prompt: Prompt| -> Result<Prompt, Error> {
+            Ok(Prompt::Ids(self.prompt_tokens(&prompt, bos)?.ids))
+        };
+        let resolve = |intervention: &Intervention| -> Result<Intervention, Error> {
+            let edit = intervention.edit.clone().try_map_prompts(ids)?;
+            Ok(Intervention { edit, ..intervention.clone() })
+        };
+        interventions.iter().map(resolve).collect()
+    }
+
+    /// The text of generated tokens; bytes that are no whole character show as U+FFFD.
+    fn decoded(&self, ids: &[TokenId]) -> String {
+        let bytes: Vec<u8> = ids.iter().flat_map(|&id| self.tokenizer.spelling(id).bytes).collect();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// A vocabulary entry with its logit.
+    fn token_logit(&self, id: TokenId, logits: &[f32], logsumexp: f64) -> TokenLogit {
+        let spelling = self.tokenizer.spelling(id);
+        let logit = logits[id as usize];
+        let logprob = (f64::from(logit) - logsumexp) as f32;
+        TokenLogit { id, token: spelling.text, piece: spelling.piece, logit, logprob }
+    }
+
+    /// A forward pass with any captures: the researcher's door, and the tests'. Runs that its edits read come first.
     pub fn forward(&self, ids: &[TokenId], plan: &RunPlan) -> Result<RunOutput, Error> {
+        let mut donors = Donors::plan(&self.model.config, ids, plan.edits.clone())?;
+        while !donors.step(&self.backend, &self.model)? {}
+        let plan = &RunPlan { edits: donors.finish(), ..plan.clone() };
         let mut pass = Pass::start(&self.backend, &self.model, ids, plan.clone())?;
         while !pass.step(&self.backend, &self.model) {}
-        let (normalized, activations) = pass.finish(&self.backend, &self.model);
+        let Finished { normalized, activations, .. } = pass.finish(&self.backend, &self.model);
         Ok(RunOutput { logits: self.logits_at(&normalized, ids.len(), plan.logits), activations })
     }
 
@@ -311,7 +211,7 @@ impl Engine {
     ) -> Result<(RunOutput, KvCache<Cpu>), Error> {
         let mut pass = Pass::resume(&self.backend, &self.model, cache, ids, plan.clone())?;
         while !pass.step(&self.backend, &self.model) {}
-        let (normalized, activations, cache) = pass.finish_keeping(&self.backend, &self.model);
+        let Finished { normalized, activations, cache, .. } = pass.finish(&self.backend, &self.model);
         let logits = self.logits_at(&normalized, ids.len(), plan.logits);
         Ok((RunOutput { logits, activations }, cache))
     }
@@ -350,237 +250,10 @@ impl Engine {
     }
 }
 
-/// A detector at work.
-pub struct DetectTask {
-    doc: &'static detect::doc::Doc,
-    request: DetectRequest,
-    task: detect::Task<Cpu>,
-}
-
-impl DetectTask {
-    /// A short piece of the work; true when nothing is left.
-    pub fn step(&mut self, engine: &Engine) -> Result<bool, Error> {
-        Ok(self.task.step(&Ground { backend: &engine.backend, model: &engine.model })?)
-    }
-
-    /// Steps done and in all, in units of the detector's own.
-    pub fn progress(&self) -> (usize, usize) {
-        self.task.progress()
-    }
-
-    /// Scores as far as they are known: the mean of the draws so far, or the layers done.
-    pub fn partial(&self) -> HeadTable {
-        self.task.partial()
-    }
-
-    /// The report, once nothing is left.
-    pub fn finish(self, engine: &Engine) -> Result<DetectReport, Error> {
-        let findings = self.task.finish(&engine.tokenizer);
-        if findings.scores.iter().flatten().any(|score| !score.is_finite()) {
-            return Err(Error::NotFinite);
-        }
-        let mut ranked: Vec<HeadScore> = engine
-            .heads()
-            .map(|head| HeadScore { head, score: findings.scores[head.layer][head.head] })
-            .collect();
-        ranked.sort_by(|a, b| b.score.total_cmp(&a.score));
-        let threshold = self.doc.threshold.map(|threshold| threshold.value);
-        let is_found = |found: &&HeadScore| threshold.is_some_and(|threshold| found.score > threshold);
-        Ok(DetectReport {
-            detector: self.doc.id.to_owned(),
-            version: self.doc.version,
-            definition: self.doc.score.to_owned(),
-            stimulus: findings.stimulus,
-            n: findings.n,
-            scores: findings.scores,
-            spread: findings.spread,
-            threshold,
-            found: ranked.iter().filter(is_found).map(|found| found.head).collect(),
-            best: ranked[0],
-            evidence: findings.evidence,
-            provenance: DetectProvenance { run: engine.provenance(), request: self.request },
-        })
-    }
-}
-
 /// What [`Engine::forward`] gives.
 pub struct RunOutput {
     /// `[n_positions, d_vocab]` for the positions asked for.
     pub logits: HostTensor,
     /// What the plan captured.
     pub activations: Activations,
-}
-
-/// A run under way.
-pub struct RunTask {
-    tokens: TokensReport,
-    top: usize,
-    want: Want,
-    n_layers: usize,
-    /// Taken while a step changes it; never left empty.
-    state: Option<RunState>,
-}
-
-enum RunState {
-    Layers(Pass<Cpu>),
-    Unembedding(Unembedding),
-}
-
-/// Losses and last logits, chunk by chunk.
-struct Unembedding {
-    normalized: Vec<f32>,
-    activations: Activations,
-    next_position: usize,
-    nll_nats: Vec<f32>,
-    logits: Vec<f32>,
-}
-
-impl RunTask {
-    /// The prompt.
-    pub fn tokens(&self) -> &TokensReport {
-        &self.tokens
-    }
-
-    /// Steps in all: layers, then chunks of positions to unembed.
-    pub fn n_total(&self) -> usize {
-        let n_tokens = self.tokens.ids.len();
-        self.n_layers + if self.want.nll { n_tokens.div_ceil(UNEMBED_ROWS) } else { 1 }
-    }
-
-    /// Steps done.
-    pub fn n_done(&self) -> usize {
-        match &self.state {
-            Some(RunState::Layers(pass)) => pass.n_done(),
-            Some(RunState::Unembedding(state)) if self.want.nll => {
-                self.n_layers + state.next_position.div_ceil(UNEMBED_ROWS)
-            }
-            Some(RunState::Unembedding(state)) => self.n_layers + usize::from(!state.logits.is_empty()),
-            None => 0,
-        }
-    }
-
-    /// One layer, or one chunk of positions; true when nothing is left.
-    pub fn step(&mut self, engine: &Engine) -> Result<bool, Error> {
-        let state = self.state.take().expect("a step puts the state back");
-        let (state, finished) = match state {
-            RunState::Layers(mut pass) => {
-                if pass.step(&engine.backend, &engine.model) {
-                    let (normalized, activations) = pass.finish(&engine.backend, &engine.model);
-                    let n_tokens = self.tokens.ids.len();
-                    let next_position = if self.want.nll { 0 } else { n_tokens - 1 };
-                    let state = Unembedding {
-                        normalized,
-                        activations,
-                        next_position,
-                        nll_nats: Vec::new(),
-                        logits: Vec::new(),
-                    };
-                    (RunState::Unembedding(state), false)
-                } else {
-                    (RunState::Layers(pass), false)
-                }
-            }
-            RunState::Unembedding(mut state) => {
-                let finished = state.step(engine, &self.tokens.ids);
-                (RunState::Unembedding(state), finished)
-            }
-        };
-        self.state = Some(state);
-        Ok(finished)
-    }
-
-    /// Runs what is left and reports.
-    pub fn finish(mut self, engine: &Engine) -> Result<RunOutcome, Error> {
-        while !self.step(engine)? {}
-        let Some(RunState::Unembedding(state)) = self.state else {
-            unreachable!("a run ends in its unembedding");
-        };
-        let logsumexp = logsumexp(&state.logits);
-        if !logsumexp.is_finite() {
-            return Err(Error::NotFinite);
-        }
-        let logits_top = top_indices(&state.logits, self.top)
-            .into_iter()
-            .map(|index| {
-                let (id, logit) = (index as TokenId, state.logits[index]);
-                let spelling = engine.tokenizer.spelling(id);
-                let logprob = (f64::from(logit) - logsumexp) as f32;
-                TokenLogit { id, token: spelling.text, piece: spelling.piece, logit, logprob }
-            })
-            .collect();
-        let report = RunReport {
-            ids: self.tokens.ids.clone(),
-            tokens: self.tokens.tokens.clone(),
-            logits_top,
-            logsumexp: logsumexp as f32,
-            nll_nats: state.nll_nats,
-            provenance: engine.provenance(),
-        };
-        let scores = head_scores(&self.tokens.ids, &state.activations);
-        Ok(RunOutcome {
-            report,
-            tokens: self.tokens,
-            scores,
-            logits: state.logits,
-            activations: state.activations,
-        })
-    }
-}
-
-impl Unembedding {
-    /// Unembeds one chunk; true when the last position is done.
-    fn step(&mut self, engine: &Engine, ids: &[TokenId]) -> bool {
-        let end = (self.next_position + UNEMBED_ROWS).min(ids.len());
-        if self.next_position == end {
-            return true;
-        }
-        let logits = engine.logits(&self.normalized, self.next_position..end);
-        let rows = logits.chunks_exact(engine.info.d_vocab);
-        // The last position has no target: its row pairs with nothing.
-        for (logits, target) in rows.clone().zip(&ids[self.next_position + 1..]) {
-            self.nll_nats.push((logsumexp(logits) - f64::from(logits[*target as usize])) as f32);
-        }
-        if end == ids.len() {
-            self.logits = rows.last().map(<[f32]>::to_vec).unwrap_or_default();
-        }
-        self.next_position = end;
-        end == ids.len()
-    }
-}
-
-fn head_scores(ids: &[TokenId], activations: &Activations) -> Vec<HeadScores> {
-    let targets = AttentionTarget::ALL.iter().zip(activations.target_mass());
-    targets
-        .map(|(target, mass)| {
-            let (scores, n_rows) = mean_over_rows(mass, &target.keys(ids));
-            HeadScores { target: target.name().to_owned(), scores, n_rows }
-        })
-        .collect()
-}
-
-/// A finished run.
-pub struct RunOutcome {
-    /// Next tokens and losses.
-    pub report: RunReport,
-    /// The prompt.
-    pub tokens: TokensReport,
-    /// Every head's scores, if they were wanted.
-    pub scores: Vec<HeadScores>,
-    /// Logits at the last position, `[d_vocab]`.
-    pub logits: Vec<f32>,
-    activations: Activations,
-}
-
-impl RunOutcome {
-    /// One head's pattern, if it was kept.
-    pub fn pattern(&self, engine: &Engine, head: HeadId) -> Option<PatternReport> {
-        let pattern = self.activations.pattern(head)?;
-        Some(PatternReport {
-            head,
-            ids: self.tokens.ids.clone(),
-            tokens: self.tokens.tokens.clone(),
-            pattern: pattern.rows().map(<[f32]>::to_vec).collect(),
-            provenance: engine.provenance(),
-        })
-    }
 }

@@ -1,5 +1,6 @@
 //! Every way in which the engine can refuse, with a stable code for programs and a sentence for people.
 
+use crate::ablate::AblateError;
 use crate::detect::DetectError;
 use crate::hooks::PlanError;
 use crate::ids::ParseIdError;
@@ -21,6 +22,9 @@ pub enum Error {
     /// A detector.
     #[error(transparent)]
     Detect(#[from] DetectError),
+    /// A measurement of what edits do.
+    #[error(transparent)]
+    Ablate(#[from] AblateError),
     /// A name of a head or hook point.
     #[error(transparent)]
     ParseId(#[from] ParseIdError),
@@ -53,7 +57,12 @@ impl Error {
             Self::Model(_) => "not_a_model",
             Self::Tokenizer(TokenizerError::Encode(_)) => "bad_prompt",
             Self::Tokenizer(_) => "bad_tokenizer",
-            Self::Plan(error) | Self::Detect(DetectError::Plan(error)) => plan_code(error),
+            Self::Plan(error)
+            | Self::Detect(DetectError::Plan(error))
+            | Self::Ablate(AblateError::Plan(error)) => plan_code(error),
+            Self::Ablate(AblateError::NothingToRecover { .. }) => "nothing_to_recover",
+            Self::Ablate(AblateError::TooFewOthers { .. } | AblateError::NoHeads) => "too_few_heads",
+            Self::Ablate(_) => "bad_request",
             Self::ParseId(_) => "unknown_head",
             Self::Detect(DetectError::PromptFillsContext { .. }) => "prompt_too_long",
             Self::Detect(DetectError::UnknownDetector { .. }) => "unknown_detector",

@@ -1,62 +1,16 @@
 //! What a run keeps and what it changes, as data: plans can be printed, sent, stored and replayed. Checking a plan
 //! against a model happens here, before any work; applying it is the forward pass's.
 
+mod edits;
+mod intervention;
+
 use std::collections::BTreeSet;
 
-use serde::{Deserialize, Serialize};
+pub use edits::{Edits, Entry, Stage};
+pub use intervention::{Edit, Intervention, PatternTarget, Prompt, Site, Sites};
 
 use crate::ids::{HeadId, HookPoint, TokenId};
 use crate::model::ModelConfig;
-
-/// An edit of the forward pass. Head edits act on `z`, before W_O, where heads still exist.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
-pub enum Intervention {
-    /// `z := 0`.
-    Zero {
-        /// Which heads.
-        heads: Vec<HeadId>,
-        /// Which positions; all when absent.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        positions: Option<Vec<usize>>,
-    },
-    /// `z := ` its mean over every position of this prompt.
-    Mean {
-        /// Which heads.
-        heads: Vec<HeadId>,
-        /// Which positions; all when absent.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        positions: Option<Vec<usize>>,
-    },
-    /// `z := alpha z`; 1 changes nothing, 0 is [`Intervention::Zero`].
-    Scale {
-        /// Which heads.
-        heads: Vec<HeadId>,
-        /// The factor.
-        alpha: f32,
-        /// Which positions; all when absent.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        positions: Option<Vec<usize>>,
-    },
-}
-
-impl Intervention {
-    /// The heads that it edits.
-    pub fn heads(&self) -> &[HeadId] {
-        match self {
-            Self::Zero { heads, .. } | Self::Mean { heads, .. } | Self::Scale { heads, .. } => heads,
-        }
-    }
-
-    /// The positions that it edits; `None` for all.
-    pub fn positions(&self) -> Option<&[usize]> {
-        match self {
-            Self::Zero { positions, .. } | Self::Mean { positions, .. } | Self::Scale { positions, .. } => {
-                positions.as_deref()
-            }
-        }
-    }
-}
 
 /// The hook points whose activations a run keeps.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -141,8 +95,8 @@ pub struct RunPlan {
     pub entropy: bool,
     /// Whether the key that the last position attends to most is kept for every head.
     pub argmax_keys: bool,
-    /// Edits, applied in order.
-    pub interventions: Vec<Intervention>,
+    /// What is changed.
+    pub edits: Edits,
     /// Where logits are wanted.
     pub logits: LogitPositions,
 }
@@ -208,9 +162,88 @@ pub enum PlanError {
         "a mean over the prompt needs the whole prompt in one pass; edit by zero or scale, or start afresh"
     )]
     MeanOfPart,
-    /// A factor that is no number.
-    #[error("the strength of an edit must be a finite number")]
-    NotFinite,
+    /// A layer that the model does not have.
+    #[error("layer {layer} does not exist: this model has layers 0 to {}", n_layers - 1)]
+    UnknownLayer {
+        /// The layer.
+        layer: usize,
+        /// Layers of the model.
+        n_layers: usize,
+    },
+    /// An MLP of a model that has none.
+    #[error("this model has attention only: there is no MLP to edit")]
+    NoMlp,
+    /// An edit of nothing.
+    #[error("an edit names no place; give heads, layers, attn_out, mlp_out or resid_pre")]
+    NoSites,
+    /// An edit of attention at something other than a head.
+    #[error("an edit of attention acts on heads alone; name them under heads")]
+    AttentionNeedsHeads,
+    /// A number outside what means something.
+    #[error("{name} is {value}; give {range}")]
+    OutOfRange {
+        /// Which number.
+        name: &'static str,
+        /// What was given.
+        value: String,
+        /// What would do.
+        range: &'static str,
+    },
+    /// A position named twice.
+    #[error("position {position} stands twice in an edit; name it once")]
+    PositionTwice {
+        /// The position.
+        position: usize,
+    },
+    /// A reference set without a prompt.
+    #[error("a mean over an empty set of prompts is nothing; give at least one prompt, or leave `over` out")]
+    EmptySet,
+    /// A prompt to take values from that does not line up.
+    #[error(
+        "the prompt to patch from has {n_donor} tokens and this one {n_tokens}; make them equally long, or say which positions align: positions and as many from_positions"
+    )]
+    DonorLength {
+        /// Tokens of the other prompt.
+        n_donor: usize,
+        /// Tokens of this one.
+        n_tokens: usize,
+    },
+    /// Positions that do not pair.
+    #[error("{n_positions} positions and {n_from} from_positions do not pair; give as many of each")]
+    FromPositions {
+        /// Positions edited.
+        n_positions: usize,
+        /// Positions named in the other run.
+        n_from: usize,
+    },
+    /// A direction of another width, or none.
+    #[error("the direction has {got} numbers and must have {wanted}, not all of them 0")]
+    Direction {
+        /// Numbers given.
+        got: usize,
+        /// Width of the site.
+        wanted: usize,
+    },
+    /// An edge to a later key.
+    #[error(
+        "edge [{query}, {key}] looks ahead, which attention never does; the key comes second and is at most the query"
+    )]
+    EdgeAhead {
+        /// Query position.
+        query: usize,
+        /// Key position.
+        key: usize,
+    },
+    /// A row without a key.
+    #[error(
+        "query {query} of {head} would have no key left to attend to; leave it at least one, such as itself"
+    )]
+    NoKeyLeft {
+        /// The head.
+        head: HeadId,
+        /// Query position.
+        query: usize,
+    },
     /// A hook point that the model does not have.
     #[error("this model has no hook point {0}")]
     UnknownHook(HookPoint),
@@ -252,16 +285,7 @@ pub fn check_vocabulary(ids: &[TokenId], config: &ModelConfig) -> Result<(), Pla
 impl RunPlan {
     /// Fails unless the plan fits a pass after `n_past` positions.
     pub fn check_past(&self, n_past: usize) -> Result<(), PlanError> {
-        for edit in self.interventions.iter().filter(|_| n_past > 0) {
-            if matches!(edit, Intervention::Mean { .. }) {
-                return Err(PlanError::MeanOfPart);
-            }
-            let positions = edit.positions().unwrap_or_default();
-            if let Some(&position) = positions.iter().find(|&&position| position < n_past) {
-                return Err(PlanError::PastPosition { position, n_past });
-            }
-        }
-        Ok(())
+        self.edits.check_past(n_past)
     }
 
     /// Fails unless the plan fits the model and a prompt of `n_tokens`.
@@ -270,21 +294,7 @@ impl RunPlan {
         if let Some(point) = self.capture.iter().find(|&point| !everything.contains(point)) {
             return Err(PlanError::UnknownHook(point));
         }
-        let edited = self.interventions.iter().flat_map(|edit| edit.heads());
-        for &head in self.pattern_heads.iter().chain(edited) {
-            check_head(head, config)?;
-        }
-        for edit in &self.interventions {
-            if let Intervention::Scale { alpha, .. } = edit
-                && !alpha.is_finite()
-            {
-                return Err(PlanError::NotFinite);
-            }
-            let positions = edit.positions().unwrap_or_default();
-            if let Some(&position) = positions.iter().find(|&&position| position >= n_tokens) {
-                return Err(PlanError::UnknownPosition { position, n_tokens });
-            }
-        }
-        Ok(())
+        self.pattern_heads.iter().try_for_each(|&head| check_head(head, config))?;
+        self.edits.check(config, n_tokens)
     }
 }

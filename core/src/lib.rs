@@ -7,12 +7,12 @@
 pub mod ids;
 pub mod tensor;
 
+pub mod activations;
+
 pub mod model;
 pub mod tokenizer;
 
 pub mod hooks;
-
-pub mod activations;
 
 pub mod backend;
 
@@ -23,6 +23,8 @@ pub mod metrics;
 pub mod decode;
 
 pub mod detect;
+
+pub mod ablate;
 
 pub mod report;
 

@@ -1,11 +1,19 @@
 //! What the engine is asked and what it answers, as data: the JSON of the command line, of the page's
 //! scripting API and of the messages between page and worker. Shapes only; nothing here computes.
 
-use serde::{Deserialize, Serialize};
+mod ablate;
 
+pub use ablate::{
+    ControlsReport, ControlsRequest, DlaReport, DlaRequest, EffectReport, GenerateReport, GenerateRequest,
+    LensReport, LensRequest, OvReport, OvRequest, PatchReport, PatchRequest, SweepReport, SweepRequest,
+    TokenDirect,
+};
+
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::hooks::Intervention;
+pub use crate::hooks::Prompt;
 use crate::ids::{HeadId, TokenId};
 
 /// Whether a beginning-of-sequence token is put before a text.
@@ -19,16 +27,6 @@ pub enum BosPolicy {
     On,
     /// Never.
     Off,
-}
-
-/// A prompt: a text to tokenise, or ids that are used as they are (no BOS is added to ids).
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Prompt {
-    /// Text, tokenised by the model's tokenizer; special tokens written in it are parsed.
-    Text(String),
-    /// Token ids.
-    Ids(Vec<TokenId>),
 }
 
 /// `run`: one forward pass.
@@ -46,6 +44,22 @@ pub struct RunRequest {
     /// Edits, applied in order.
     #[serde(default)]
     pub interventions: Vec<Intervention>,
+    /// Tokens to report beside the most probable ones.
+    #[serde(default)]
+    pub watch: Vec<TokenId>,
+}
+
+impl Default for RunRequest {
+    /// No prompt yet.
+    fn default() -> Self {
+        Self {
+            prompt: Prompt::Ids(Vec::new()),
+            bos: BosPolicy::Auto,
+            top: default_top(),
+            interventions: Vec::new(),
+            watch: Vec::new(),
+        }
+    }
 }
 
 /// 20, the number of next tokens reported unless the caller says otherwise.
@@ -125,6 +139,9 @@ pub struct RunReport {
     pub tokens: Vec<String>,
     /// Most probable next tokens, largest logit first.
     pub logits_top: Vec<TokenLogit>,
+    /// The tokens of the request's `watch`, in its order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub watched: Vec<TokenLogit>,
     /// Logarithm of the sum of exponentials of all logits at the last position.
     pub logsumexp: f32,
     /// Loss of each target `ids[1..]` given what precedes it, nats; one fewer than `ids`.

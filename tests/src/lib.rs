@@ -27,6 +27,12 @@ pub mod tolerance {
     /// Logits and patterns of a pass that continues after a cache, against one pass over the whole prompt: the same sums in
     /// another grouping of rows.
     pub const CACHE: f32 = 1e-4;
+    /// Effects of edits on SmolLM2 against PyTorch f32, nats or logits: two forwards, each with logit noise of 2e-4.
+    pub const REAL_EFFECTS: f32 = 2e-3;
+    /// A logit against the sum of its parts, of SmolLM2: 300 f32 sums of parts up to 5.
+    pub const REAL_DLA_SUM: f32 = 1e-3;
+    /// A restarted or batched pass against a full one: each row is the same sums in the same order.
+    pub const RESTART: f32 = 1e-5;
     /// Sums that must hold within one forward: rows of patterns, heads against the attention's output.
     pub const RECEIPT: f32 = 1e-4;
 }

@@ -56,7 +56,7 @@ fn measure(engine: &Engine, zeroed: &[HeadId]) -> Measured {
         let targets = [AttentionTarget::Induction, AttentionTarget::PreviousToken].map(|t| t.keys(&ids));
         let plan = RunPlan {
             targets: targets.to_vec(),
-            interventions: vec![Intervention::Zero { heads: zeroed.to_vec(), positions: None }],
+            edits: vec![Intervention::zero(zeroed.to_vec())].into(),
             logits: LogitPositions::All,
             ..RunPlan::default()
         };

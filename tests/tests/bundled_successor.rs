@@ -55,8 +55,8 @@ fn answer(engine: &Engine, (prompt, wanted): (&str, &str), zeroed: &[HeadId]) ->
     assert_eq!(wanted.len(), 1, "the answer to {prompt:?} is one token");
     let wanted = wanted[0] as usize;
     let ids = engine.tokenize(prompt, BosPolicy::Auto).expect("tokenises").ids;
-    let zero = Intervention::Zero { heads: zeroed.to_vec(), positions: None };
-    let plan = RunPlan { interventions: vec![zero], ..RunPlan::default() };
+    let zero = Intervention::zero(zeroed.to_vec());
+    let plan = RunPlan { edits: vec![zero].into(), ..RunPlan::default() };
     let logits = engine.forward(&ids, &plan).expect("runs").logits.data;
     let logprob = (f64::from(logits[wanted]) - logsumexp(&logits)) as f32;
     Answer { logprob, is_right: top_indices(&logits, 1) == [wanted] }

@@ -1,18 +1,13 @@
 //! SmolLM2-135M against the reference numbers, and what must hold on any prompt.
 
-use headlight_core::hooks::{CaptureSet, Intervention, LogitPositions, RunPlan};
+use headlight_core::hooks::{CaptureSet, Edit, Intervention, LogitPositions, RunPlan};
 use headlight_core::ids::{BlockHook, HeadId, HookPoint};
 use headlight_core::report::{BosPolicy, Prompt, RunReport, RunRequest};
 use headlight_tests::{max_difference, reference, reference_json, smollm2, tolerance};
 use serde_json::Value;
 
 fn request(text: &str) -> RunRequest {
-    RunRequest {
-        prompt: Prompt::Text(text.to_owned()),
-        bos: BosPolicy::Auto,
-        top: 20,
-        interventions: Vec::new(),
-    }
+    RunRequest { prompt: Prompt::Text(text.to_owned()), ..RunRequest::default() }
 }
 
 fn run(text: &str) -> RunReport {
@@ -118,11 +113,11 @@ fn neutral_edits_change_no_bit_and_real_ones_change_the_answer() {
         smollm2().run(&RunRequest { interventions: vec![edit], ..request(text) }).expect("runs")
     };
     let heads = vec![HeadId::new(18, 6), HeadId::new(17, 3)];
-    let neutral = with(Intervention::Scale { heads: heads.clone(), alpha: 1.0, positions: None });
+    let neutral = with(Intervention::of_heads(Edit::Scale { alpha: 1.0 }, heads.clone()));
     assert_eq!(neutral.logits_top, clean.logits_top);
     assert_eq!(neutral.nll_nats, clean.nll_nats);
-    let zeroed = with(Intervention::Zero { heads: heads.clone(), positions: None });
+    let zeroed = with(Intervention::zero(heads.clone()));
     assert!(zeroed.logits_top[0].logprob < clean.logits_top[0].logprob - 0.01);
-    let nowhere = with(Intervention::Zero { heads, positions: Some(Vec::new()) });
+    let nowhere = with(Intervention::zero(heads).at(Vec::new()));
     assert_eq!(nowhere.logits_top, clean.logits_top, "an edit at no position is no edit");
 }

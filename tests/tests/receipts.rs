@@ -22,7 +22,7 @@ fn capture_all(engine: &Engine, interventions: Vec<Intervention>) -> Activations
     let blocks =
         (0..CONFIG.n_layers).flat_map(|layer| BlockHook::ALL.map(|hook| HookPoint::Block(layer, hook)));
     let capture = CaptureSet::of(blocks.chain([HookPoint::Embed, HookPoint::FinalNormalized]));
-    let plan = RunPlan { capture, interventions, ..RunPlan::default() };
+    let plan = RunPlan { capture, edits: interventions.into(), ..RunPlan::default() };
     engine.forward(&ids(), &plan).expect("runs").activations
 }
 
@@ -62,8 +62,7 @@ fn a_zeroed_head_has_no_z_and_the_others_keep_theirs() {
     let engine = engine(CONFIG);
     let clean = capture_all(&engine, Vec::new());
     let head = HeadId::new(0, 2);
-    let edited =
-        capture_all(&engine, vec![Intervention::Zero { heads: vec![head], positions: Some(vec![4, 7]) }]);
+    let edited = capture_all(&engine, vec![Intervention::zero([head]).at(vec![4, 7])]);
     let rows = |activations: &Activations| -> Vec<Vec<f32>> {
         get(activations, 0, BlockHook::Z).chunks_exact(CONFIG.d_head).map(<[f32]>::to_vec).collect()
     };

@@ -6,7 +6,7 @@ use headlight_core::decode::{Generated, StopRules};
 use headlight_core::engine::Engine;
 use headlight_core::error::Error;
 use headlight_core::forward::KvCache;
-use headlight_core::hooks::{CaptureSet, Intervention, LogitPositions, RunPlan};
+use headlight_core::hooks::{CaptureSet, Edit, Intervention, LogitPositions, RunPlan};
 use headlight_core::ids::{BlockHook, HeadId, HookPoint, TokenId};
 use headlight_core::report::{BosPolicy, DetectReport, DetectRequest};
 use headlight_tests::tiny::{Noise, TinyConfig};
@@ -117,23 +117,22 @@ fn a_cache_is_cut_to_a_shared_beginning() {
 fn edits_after_a_cache_are_those_of_one_pass_or_are_refused() {
     let (engine, ids) = (CONFIG.engine(8), random_ids(16, 8));
     let heads = vec![HeadId::new(0, 1), HeadId::new(1, 3)];
-    let plan = |edit| RunPlan { interventions: vec![edit], ..RunPlan::default() };
+    let plan = |edit| RunPlan { edits: vec![edit].into(), ..RunPlan::default() };
     let cached = || in_parts(&engine, &[&ids[..10]]).1;
-    let positions = Some((10..16).collect());
-    let zero = plan(Intervention::Zero { heads: heads.clone(), positions });
+    let zero = plan(Intervention::zero(heads.clone()).at((10..16).collect()));
     let (output, _) = engine.forward_after(cached(), &ids[10..], &zero).expect("runs");
     let whole = engine.forward(&ids, &zero).expect("runs").logits;
     assert!(max_difference(&output.logits.data, &whole.data) < tolerance::CACHE);
-    let everywhere_new = plan(Intervention::Zero { heads: heads.clone(), positions: None });
+    let everywhere_new = plan(Intervention::zero(heads.clone()));
     let (same, _) = engine.forward_after(cached(), &ids[10..], &everywhere_new).expect("runs");
     assert_eq!(same.logits, output.logits, "all positions are all of this pass");
     let refused = |edit| {
         let error = engine.forward_after(cached(), &ids[10..], &plan(edit)).err();
         error.expect("refused").to_string()
     };
-    let before = refused(Intervention::Zero { heads: heads.clone(), positions: Some(vec![9]) });
+    let before = refused(Intervention::zero(heads.clone()).at(vec![9]));
     assert!(before.contains("positions 10 and later"), "{before}");
-    let mean = refused(Intervention::Mean { heads, positions: None });
+    let mean = refused(Intervention::of_heads(Edit::Mean { over: None }, heads));
     assert!(mean.contains("whole prompt"), "{mean}");
     let full =
         engine.forward_after(cached(), &random_ids(247, 1), &RunPlan::default()).err().expect("too long");

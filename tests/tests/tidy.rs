@@ -4,18 +4,19 @@
 use std::path::{Path, PathBuf};
 
 /// Modules of the core, lowest first.
-const LAYERS: [&str; 15] = [
+const LAYERS: [&str; 16] = [
     "ids",
     "tensor",
+    "activations",
     "model",
     "tokenizer",
     "hooks",
-    "activations",
     "backend",
     "forward",
     "metrics",
     "decode",
     "detect",
+    "ablate",
     "report",
     "error",
     "engine",

@@ -43,6 +43,7 @@ fn view(best: HeadId, pattern: Option<HeadId>) -> Arc<View> {
         ids: vec![1],
         tokens: vec!["a".to_owned()],
         logits_top: Vec::new(),
+        watched: Vec::new(),
         logsumexp: 0.0,
         nll_nats: Vec::new(),
         provenance: provenance(),
@@ -162,7 +163,7 @@ fn ablations_travel_as_one_edit_and_can_be_cleared() {
     update(&mut state, Msg::ToggleAblation(HeadId::new(1, 0)));
     let tasks = update(&mut state, Msg::ToggleAblation(HeadId::new(0, 2)));
     let heads = vec![HeadId::new(0, 2), HeadId::new(1, 0)];
-    let expected = vec![Intervention::Zero { heads, positions: None }];
+    let expected = vec![Intervention::zero(heads)];
     assert_eq!(view_task(&tasks).map(|(_, request)| &request.interventions), Some(&expected));
     let tasks = update(&mut state, Msg::ClearAblations);
     assert_eq!(view_task(&tasks).map(|(_, request)| request.interventions.len()), Some(0));

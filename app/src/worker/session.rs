@@ -167,6 +167,7 @@ async fn view(session: &RefCell<Session>, id: u32, request: ViewRequest) -> Resu
         bos: BosPolicy::Off,
         top: request.top,
         interventions,
+        watch: Vec::new(),
     };
     let edited = kept_or_run(session, &engine, id, &run(request.interventions.clone()), head).await?;
     let clean = match request.interventions.is_empty() {

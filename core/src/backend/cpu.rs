@@ -3,6 +3,7 @@
 //! Loops are written over fixed-size arrays so that the compiler turns them into vector code for either target.
 
 mod attention;
+mod edits;
 mod elementwise;
 mod matmul;
 mod rope;
@@ -11,7 +12,7 @@ use std::ops::Range;
 
 pub use matmul::PackedMatrix;
 
-use super::{AttnShape, Backend, HeadEdit};
+use super::{AttentionEdit, AttnShape, Backend, RowEdit};
 use crate::hooks::TargetKeys;
 use crate::ids::TokenId;
 use crate::tensor::HostTensor;
@@ -88,15 +89,37 @@ impl Backend for Cpu {
         attention::argmax_keys(pattern, shape, queries)
     }
 
-    fn edit_head(
+    fn edit_attention(
         &self,
-        z: Vec<f32>,
+        weights: Vec<f32>,
         shape: AttnShape,
+        queries: Range<usize>,
         head: usize,
-        edit: HeadEdit,
+        edit: &AttentionEdit,
         positions: Option<&[usize]>,
     ) -> Vec<f32> {
-        attention::edit_head(z, shape, head, edit, positions)
+        edits::edit_attention(weights, shape, queries, head, edit, positions)
+    }
+
+    fn mean_of_rows(
+        &self,
+        x: &Vec<f32>,
+        row_len: usize,
+        rows: Range<usize>,
+        columns: Range<usize>,
+    ) -> Vec<f32> {
+        edits::mean_of_rows(x, row_len, rows, columns)
+    }
+
+    fn edit_rows(
+        &self,
+        x: Vec<f32>,
+        row_len: usize,
+        rows: &[usize],
+        columns: Range<usize>,
+        edit: &RowEdit,
+    ) -> Vec<f32> {
+        edits::edit_rows(x, row_len, rows, columns, edit)
     }
 
     fn add(&self, x: &Vec<f32>, y: &Vec<f32>) -> Vec<f32> {

@@ -7,11 +7,19 @@ use std::time::Instant;
 
 use anyhow::{Context, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use headlight_core::ablate::controls::ControlsSpec;
+use headlight_core::ablate::dla::DlaSpec;
+use headlight_core::ablate::patching::Direction;
+use headlight_core::ablate::sweep::{SweepSpec, Targets};
+use headlight_core::ablate::{Metric, MetricSpec};
 use headlight_core::detect::DOCS;
-use headlight_core::engine::{Engine, Loading, Want};
-use headlight_core::hooks::Intervention;
+use headlight_core::engine::{Engine, Job, Loading, Want};
+use headlight_core::hooks::{Edit, Intervention};
 use headlight_core::ids::{HeadId, TokenId};
-use headlight_core::report::{BenchReport, BosPolicy, DetectRequest, PrefillSpeed, Prompt, RunRequest};
+use headlight_core::report::{
+    BenchReport, BosPolicy, ControlsRequest, DetectRequest, DlaRequest, GenerateRequest, LensRequest,
+    OvRequest, PatchRequest, PrefillSpeed, Prompt, RunRequest, SweepRequest,
+};
 use serde::{Deserialize, Serialize};
 
 /// Look at attention heads from the command line. Every command prints JSON.
@@ -77,6 +85,125 @@ enum Command {
     },
     /// Every detector with its description.
     Detectors,
+    /// Every head (or MLP) edited in turn: the metric's change for each.
+    Sweep {
+        #[command(flatten)]
+        model: ModelArg,
+        #[command(flatten)]
+        prompt: PromptOnly,
+        /// What is done to each: zero or mean; for others see --edit.
+        #[arg(long, default_value = "zero", conflicts_with = "edit")]
+        kind: String,
+        /// What is done to each as JSON, such as {"kind":"scale","alpha":-1}.
+        #[arg(long)]
+        edit: Option<String>,
+        /// Positions edited, both ends included; all unless given.
+        #[arg(long)]
+        edit_positions: Option<Positions>,
+        /// What is edited in turn.
+        #[arg(long, value_enum, default_value_t = TargetsArg::Heads)]
+        targets: TargetsArg,
+        #[command(flatten)]
+        metric: MetricArgs,
+    },
+    /// Edited heads against as many random heads of the same layers.
+    Controls {
+        #[command(flatten)]
+        model: ModelArg,
+        #[command(flatten)]
+        prompt: PromptArgs,
+        #[command(flatten)]
+        metric: MetricArgs,
+        /// Random sets.
+        #[arg(long, default_value_t = 10)]
+        draws: usize,
+        /// Seed of the draws.
+        #[arg(long, default_value_t = 0)]
+        seed: u64,
+    },
+    /// Direct logit attribution: what embedding, every head and every MLP add to a token's logit.
+    Dla {
+        #[command(flatten)]
+        model: ModelArg,
+        #[command(flatten)]
+        prompt: PromptArgs,
+        /// Whose logit; the most probable next token unless given.
+        #[arg(long)]
+        token: Option<TokenId>,
+        /// Attribute the token's logit minus this one's.
+        #[arg(long)]
+        versus: Option<TokenId>,
+        /// The position whose next token is attributed; the last unless given.
+        #[arg(long)]
+        position: Option<usize>,
+    },
+    /// The logit lens: what the model would say after each layer, at each position.
+    Lens {
+        #[command(flatten)]
+        model: ModelArg,
+        #[command(flatten)]
+        prompt: PromptArgs,
+        /// The token followed through the layers; each position's own next token unless given.
+        #[arg(long)]
+        token: Option<TokenId>,
+    },
+    /// What a head writes when it attends to one token.
+    Ov {
+        #[command(flatten)]
+        model: ModelArg,
+        #[command(flatten)]
+        prompt: PromptArgs,
+        /// The head, such as L18H6.
+        #[arg(long)]
+        head: HeadId,
+        /// The position that it attends to.
+        #[arg(long)]
+        source_pos: usize,
+        /// Tokens each way.
+        #[arg(long, default_value_t = 10)]
+        top: usize,
+    },
+    /// Activation patching: one prompt's activations put into the run of another, place by place.
+    Patch {
+        #[command(flatten)]
+        model: ModelArg,
+        #[command(flatten)]
+        prompt: PromptOnly,
+        /// The corrupted prompt as text.
+        #[arg(long, required_unless_present = "corrupted_ids", conflicts_with = "corrupted_ids")]
+        corrupted: Option<String>,
+        /// The corrupted prompt as token ids.
+        #[arg(long, value_delimiter = ',')]
+        corrupted_ids: Option<Vec<TokenId>>,
+        /// Clean activations into the corrupted run (denoise), or the other way round.
+        #[arg(long, value_enum, default_value_t = DirectionArg::Denoise)]
+        direction: DirectionArg,
+        /// In what the effect is measured: logit_diff, logit or logprob.
+        #[arg(long, value_parser = parse_metric, default_value = "logit_diff")]
+        metric: Metric,
+        /// The clean prompt's answer.
+        #[arg(long)]
+        token: Option<TokenId>,
+        /// The corrupted prompt's answer.
+        #[arg(long)]
+        versus: Option<TokenId>,
+    },
+    /// A continuation, edits in force.
+    Generate {
+        #[command(flatten)]
+        model: ModelArg,
+        #[command(flatten)]
+        prompt: PromptArgs,
+        /// Tokens at most.
+        #[arg(long, default_value_t = 20)]
+        max_new_tokens: usize,
+        /// Softmax temperature of the draws; 0 takes the most probable token each time.
+        #[arg(long, default_value_t = 0.0)]
+        temperature: f32,
+        /// Seed of the draws.
+        #[arg(long, default_value_t = 0)]
+        seed: u64,
+    },
     /// What the model is: sizes, sha256.
     Info {
         #[command(flatten)]
@@ -104,6 +231,15 @@ struct ModelArg {
 
 #[derive(Args)]
 struct PromptArgs {
+    #[command(flatten)]
+    prompt: PromptOnly,
+    /// Edits as JSON, such as [{"kind":"zero","heads":["L18H6"]}].
+    #[arg(long)]
+    interventions: Option<String>,
+}
+
+#[derive(Args)]
+struct PromptOnly {
     /// The prompt as text.
     #[arg(long, required_unless_present = "ids", conflicts_with = "ids")]
     text: Option<String>,
@@ -113,9 +249,77 @@ struct PromptArgs {
     /// Whether a beginning-of-sequence token comes before a text; auto follows the model's metadata.
     #[arg(long, value_enum, default_value_t = Bos::Auto)]
     bos: Bos,
-    /// Edits as JSON, such as [{"kind":"zero","heads":["L18H6"]}].
+}
+
+#[derive(Args)]
+struct MetricArgs {
+    /// In what the effect is measured: logprob, logit, logit_diff, kl or loss.
+    #[arg(long, value_parser = parse_metric, default_value = "logprob")]
+    metric: Metric,
+    /// The token of logprob, logit and logit_diff; the most probable next token unless given.
     #[arg(long)]
-    interventions: Option<String>,
+    token: Option<TokenId>,
+    /// The other token of logit_diff.
+    #[arg(long)]
+    versus: Option<TokenId>,
+    /// Positions A..B, both ends included, B at most the prompt's length: of loss the tokens foretold, of the others where the
+    /// next token is looked at.
+    #[arg(long)]
+    positions: Option<Positions>,
+}
+
+/// `A..B`, both ends included.
+#[derive(Clone, Copy, Debug)]
+struct Positions {
+    first: usize,
+    last: Option<usize>,
+}
+
+impl std::str::FromStr for Positions {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let told =
+            || format!("\"{text}\" is no range of positions; write one like 51..99, or 51.. to the end");
+        let number = |part: &str| part.parse().map_err(|_| told());
+        let (first, last) = text.split_once("..").unwrap_or((text, text));
+        let last = last.trim_start_matches('=');
+        let first = if first.is_empty() { 0 } else { number(first)? };
+        let last = if last.is_empty() { None } else { Some(number(last)?) };
+        match last {
+            Some(last) if last < first => Err(told()),
+            _ => Ok(Self { first, last }),
+        }
+    }
+}
+
+impl Positions {
+    /// In a prompt of `n_tokens`, whose length as `B` means its end.
+    fn within(self, n_tokens: usize) -> Vec<usize> {
+        let last = match self.last {
+            Some(last) if last != n_tokens => last,
+            _ => n_tokens - 1,
+        };
+        (self.first..=last).collect()
+    }
+}
+
+fn parse_metric(text: &str) -> Result<Metric, String> {
+    let names = || Metric::ALL.map(Metric::name).join(", ");
+    let found = Metric::ALL.into_iter().find(|metric| metric.name() == text.replace('-', "_"));
+    found.ok_or_else(|| format!("there is no metric \"{text}\"; choose one of {}", names()))
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum TargetsArg {
+    Heads,
+    Mlps,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum DirectionArg {
+    Denoise,
+    Noise,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -135,19 +339,42 @@ impl From<Bos> for BosPolicy {
     }
 }
 
+impl PromptOnly {
+    fn parts(self) -> (Prompt, BosPolicy) {
+        (one_prompt(self.text, self.ids), self.bos.into())
+    }
+}
+
+fn one_prompt(text: Option<String>, ids: Option<Vec<TokenId>>) -> Prompt {
+    match text {
+        Some(text) => Prompt::Text(text),
+        None => Prompt::Ids(ids.unwrap_or_default()),
+    }
+}
+
 impl PromptArgs {
-    fn request(self, top: usize) -> anyhow::Result<RunRequest> {
-        let prompt = match (self.text, self.ids) {
-            (Some(text), _) => Prompt::Text(text),
-            (None, ids) => Prompt::Ids(ids.unwrap_or_default()),
-        };
-        let interventions: Vec<Intervention> = match self.interventions {
+    fn parts(self) -> anyhow::Result<(Prompt, BosPolicy, Vec<Intervention>)> {
+        let interventions = match self.interventions {
             Some(json) => serde_json::from_str(&json).context(
                 "--interventions is not a list of edits like [{\"kind\":\"zero\",\"heads\":[\"L18H6\"]}]",
             )?,
             None => Vec::new(),
         };
-        Ok(RunRequest { prompt, bos: self.bos.into(), top, interventions })
+        let (prompt, bos) = self.prompt.parts();
+        Ok((prompt, bos, interventions))
+    }
+
+    fn request(self, top: usize) -> anyhow::Result<RunRequest> {
+        let (prompt, bos, interventions) = self.parts()?;
+        Ok(RunRequest { prompt, bos, top, interventions, watch: Vec::new() })
+    }
+}
+
+impl MetricArgs {
+    /// The metric on this prompt; positions are checked by the engine.
+    fn spec(self, n_tokens: usize) -> MetricSpec {
+        let positions = self.positions.map(|positions| positions.within(n_tokens));
+        MetricSpec { metric: self.metric, token: self.token, versus: self.versus, positions }
     }
 }
 
@@ -189,6 +416,71 @@ fn run(command: Command) -> anyhow::Result<()> {
             })?)
         }
         Command::Detectors => print(&DOCS),
+        Command::Sweep { model, prompt, kind, edit, edit_positions, targets, metric } => {
+            let edit: Edit = match edit {
+                Some(json) => serde_json::from_str(&json)
+                    .context("--edit is no edit like {\"kind\":\"scale\",\"alpha\":-1}")?,
+                None => serde_json::from_value(serde_json::json!({ "kind": kind }))
+                    .with_context(|| format!("--kind {kind} is not zero or mean; give others with --edit"))?,
+            };
+            let engine = model.load()?;
+            let (prompt, bos) = prompt.parts();
+            let n_tokens = engine.prompt_tokens(&prompt, bos)?.ids.len();
+            let spec = SweepSpec {
+                edit,
+                edit_positions: edit_positions.map(|positions| positions.within(n_tokens)),
+                targets: match targets {
+                    TargetsArg::Heads => Targets::Heads,
+                    TargetsArg::Mlps => Targets::Mlps,
+                },
+                metric: metric.spec(n_tokens),
+            };
+            print(&engine.start_sweep(&SweepRequest { prompt, bos, spec })?.complete(&engine)?)
+        }
+        Command::Controls { model, prompt, metric, draws, seed } => {
+            let (prompt, bos, interventions) = prompt.parts()?;
+            let engine = model.load()?;
+            let n_tokens = engine.prompt_tokens(&prompt, bos)?.ids.len();
+            let metric = metric.spec(n_tokens);
+            let spec = ControlsSpec { interventions, n_draws: draws, seed, metric };
+            print(&engine.start_controls(&ControlsRequest { prompt, bos, spec })?.complete(&engine)?)
+        }
+        Command::Dla { model, prompt, token, versus, position } => {
+            let (prompt, bos, interventions) = prompt.parts()?;
+            let engine = model.load()?;
+            let spec = DlaSpec { token, versus, position };
+            print(&engine.start_dla(&DlaRequest { prompt, bos, interventions, spec })?.complete(&engine)?)
+        }
+        Command::Lens { model, prompt, token } => {
+            let (prompt, bos, interventions) = prompt.parts()?;
+            let engine = model.load()?;
+            print(&engine.start_lens(&LensRequest { prompt, bos, interventions, token })?.complete(&engine)?)
+        }
+        Command::Ov { model, prompt, head, source_pos, top } => {
+            let (prompt, bos, interventions) = prompt.parts()?;
+            let engine = model.load()?;
+            let request = OvRequest { prompt, bos, interventions, head, source_pos, top };
+            print(&engine.start_ov(&request)?.complete(&engine)?)
+        }
+        Command::Patch { model, prompt, corrupted, corrupted_ids, direction, metric, token, versus } => {
+            let (prompt, bos) = prompt.parts();
+            let corrupted = one_prompt(corrupted, corrupted_ids);
+            let direction = match direction {
+                DirectionArg::Denoise => Direction::Denoise,
+                DirectionArg::Noise => Direction::Noise,
+            };
+            let engine = model.load()?;
+            let request = PatchRequest { prompt, bos, corrupted, direction, metric, token, versus };
+            print(&engine.start_patch(&request)?.complete(&engine)?)
+        }
+        Command::Generate { model, prompt, max_new_tokens, temperature, seed } => {
+            let (prompt, bos, interventions) = prompt.parts()?;
+            let engine = model.load()?;
+            let stop_ids = Vec::new();
+            let request =
+                GenerateRequest { prompt, bos, interventions, max_new_tokens, temperature, seed, stop_ids };
+            print(&engine.start_generate(&request)?.complete(&engine)?)
+        }
         Command::Info { model } => print(model.load()?.info()),
         Command::Bench { model, prefill, repeats } => print(&bench(&model.load()?, &prefill, repeats)?),
     }

@@ -5,7 +5,7 @@ use crate::activations::Activations;
 use crate::backend::Backend;
 use crate::detect::stimulus::Stimulus;
 use crate::detect::{DetectError, Draws, Ground, HeadTable};
-use crate::forward::Pass;
+use crate::forward::{Finished, Pass};
 use crate::hooks::{RunPlan, TargetKeys};
 use crate::ids::TokenId;
 use crate::metrics::logsumexp;
@@ -210,7 +210,7 @@ impl<B: Backend> AttentionTask<B> {
                     self.state = State::Layers(pass);
                     return Ok(false);
                 }
-                let (normalized, activations) = pass.finish(ground.backend, ground.model);
+                let Finished { normalized, activations, .. } = pass.finish(ground.backend, ground.model);
                 self.draws.push(reading.scores(&activations, ids.len()));
                 match self.work.copies {
                     Some(_) => State::Unembedding { normalized, nll_nats: Vec::new() },

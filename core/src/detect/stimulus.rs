@@ -84,16 +84,16 @@ impl RepeatedBlocks {
 }
 
 /// Seeded choices, the same on every machine.
-pub(super) struct Choice(ChaCha8Rng);
+pub struct Choice(ChaCha8Rng);
 
 impl Choice {
     /// Choices of a seed.
-    pub(super) fn new(seed: u64) -> Self {
+    pub fn new(seed: u64) -> Self {
         Self(ChaCha8Rng::seed_from_u64(seed))
     }
 
     /// `n` distinct of these, or all where there are fewer.
-    pub(super) fn some_of<T: Copy>(&mut self, items: &[T], n: usize) -> Vec<T> {
+    pub fn some_of<T: Copy>(&mut self, items: &[T], n: usize) -> Vec<T> {
         let mut left = items.to_vec();
         let n = n.min(left.len());
         (0..n).map(|_| left.swap_remove(below(&mut self.0, left.len()))).collect()

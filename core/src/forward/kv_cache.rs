@@ -9,10 +9,21 @@ pub(super) struct LayerKv<B: Backend> {
     pub v: B::Buffer,
 }
 
+impl<B: Backend> Clone for LayerKv<B> {
+    fn clone(&self) -> Self {
+        Self { k: self.k.clone(), v: self.v.clone() }
+    }
+}
+
 impl<B: Backend> LayerKv<B> {
     /// These positions and more behind them.
     pub fn and(self, backend: &B, more: &Self) -> Self {
         Self { k: backend.append(self.k, &more.k), v: backend.append(self.v, &more.v) }
+    }
+
+    /// The first values of keys and of values.
+    pub fn prefix(&self, backend: &B, n_values: usize) -> Self {
+        Self { k: backend.slice(&self.k, 0..n_values), v: backend.slice(&self.v, 0..n_values) }
     }
 }
 
@@ -52,8 +63,7 @@ impl<B: Backend> KvCache<B> {
         if n_tokens == 0 {
             return Self::default();
         }
-        let first = |rows: &B::Buffer| backend.slice(rows, 0..n_tokens * self.d_row);
-        let layers = self.layers.iter().map(|kv| LayerKv { k: first(&kv.k), v: first(&kv.v) });
+        let layers = self.layers.iter().map(|kv| kv.prefix(backend, n_tokens * self.d_row));
         Self { layers: layers.collect(), d_row: self.d_row, n_tokens }
     }
 }

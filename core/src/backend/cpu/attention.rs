@@ -1,11 +1,10 @@
-//! Causal attention in its three steps (scores, softmax elsewhere, mixing), the sums that detectors need, and edits of
-//! a head's output. Keys and values are packed as matrices, so that both products run on the matmul's register
-//! block.
+//! Causal attention in its three steps (scores, softmax elsewhere, mixing) and the sums that detectors need. Keys and
+//! values are packed as matrices, so that both products run on the matmul's register block.
 
 use std::ops::Range;
 
 use super::matmul::{PANEL, PackedMatrix, ROWS, RowBlock};
-use crate::backend::{AttnShape, HeadEdit};
+use crate::backend::AttnShape;
 use crate::hooks::TargetKeys;
 
 /// Column `head` of `[pos, n_heads, d_head]` up to position `end`, beginning at its first value.
@@ -108,34 +107,6 @@ pub fn argmax_keys(pattern: &[f32], shape: AttnShape, queries: Range<usize>) -> 
     heads.map(|rows| argmax(&rows[rows.len() - shape.n_tokens..])).collect()
 }
 
-/// Edits one head's `z` in `[pos, head, d_head]`, whose first row is at position `n_past`.
-pub fn edit_head(
-    mut z: Vec<f32>,
-    shape: AttnShape,
-    head: usize,
-    edit: HeadEdit,
-    positions: Option<&[usize]>,
-) -> Vec<f32> {
-    let AttnShape { n_heads, d_head, n_past, .. } = shape;
-    let at = |row: usize| (row * n_heads + head) * d_head..(row * n_heads + head + 1) * d_head;
-    let mean = (edit == HeadEdit::Mean).then(|| {
-        let sum_of = |i: usize| (0..shape.n_new()).map(|row| z[at(row)][i]).sum::<f32>();
-        (0..d_head).map(|i| sum_of(i) / shape.n_new() as f32).collect::<Vec<f32>>()
-    });
-    let mut edit_at = |row: usize| match (edit, &mean) {
-        (HeadEdit::Mean, Some(mean)) => z[at(row)].copy_from_slice(mean),
-        // Zero is zero, whatever was there: 0 * NaN would not be.
-        (HeadEdit::Scale(0.0), _) => z[at(row)].fill(0.0),
-        (HeadEdit::Scale(alpha), _) => z[at(row)].iter_mut().for_each(|value| *value *= alpha),
-        (HeadEdit::Mean, None) => {}
-    };
-    match positions {
-        Some(positions) => positions.iter().for_each(|position| edit_at(position - n_past)),
-        None => (0..shape.n_new()).for_each(&mut edit_at),
-    }
-    z
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -192,12 +163,6 @@ mod tests {
             let pattern = softmax_rows(&scores, 23);
             let z = mix_values(&pattern, &v, shape, n_past..23);
             assert_eq!(z, mix_values(&pattern, &v, SHAPE, n_past..23));
-            let edit = |z: Vec<f32>, shape| edit_head(z, shape, 2, HeadEdit::Scale(0.5), Some(&[22]));
-            let whole = edit(
-                mix_values(&softmax_rows(&attn_scores(&q, &k, SHAPE, 0..23), 23), &v, SHAPE, 0..23),
-                SHAPE,
-            );
-            assert!(edit(z, shape).iter().zip(&whole[n_past * 24..]).all(|(a, b)| (a - b).abs() < 1e-5));
         }
     }
 
@@ -213,18 +178,5 @@ mod tests {
         let shape = AttnShape { n_heads: 1, n_kv_heads: 1, d_head: 2, n_past: 0, n_tokens: 4 };
         let pattern = [1.0, 0.0, 0.0, 0.0, 0.25, 0.25, 0.25, 0.25];
         assert!((entropy_sum(&pattern, shape, 0..2)[0] - 4f32.ln()).abs() < 1e-6);
-    }
-
-    #[test]
-    fn edits_touch_their_head_and_positions_alone() {
-        let z = values(23 * 24, 4);
-        let edited = edit_head(z.clone(), SHAPE, 2, HeadEdit::Scale(0.0), Some(&[3]));
-        for (i, (before, after)) in z.iter().zip(&edited).enumerate() {
-            let inside = i / 24 == 3 && i % 24 / 6 == 2;
-            assert_eq!(*after, if inside { 0.0 } else { *before }, "value {i}");
-        }
-        assert_eq!(edit_head(z.clone(), SHAPE, 1, HeadEdit::Scale(1.0), None), z, "alpha 1 is neutral");
-        let mean = edit_head(z.clone(), SHAPE, 1, HeadEdit::Mean, None);
-        assert_eq!(mean[6..12], mean[24 + 6..24 + 12]);
     }
 }

@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use crate::backend::Backend;
 use crate::detect::stimulus::Choice;
 use crate::detect::{DetectError, Ground, HeadTable};
-use crate::forward::{KvCache, Pass};
-use crate::hooks::{Intervention, RunPlan};
+use crate::forward::{Finished, KvCache, Pass};
+use crate::hooks::{self, Intervention, RunPlan};
 use crate::ids::{HeadId, TokenId};
 use crate::metrics::logsumexp;
 
@@ -171,7 +171,7 @@ impl<B: Backend> CausalTask<B> {
             self.pass = Some(pass);
             return Ok(false);
         }
-        let (normalized, _, cache) = pass.finish_keeping(ground.backend, ground.model);
+        let Finished { normalized, cache, .. } = pass.finish(ground.backend, ground.model);
         if self.cache.is_none() {
             self.cache = Some(cache);
             return Ok(false);
@@ -192,7 +192,7 @@ impl<B: Backend> CausalTask<B> {
             return Ok(Pass::resume(backend, model, KvCache::default(), before, RunPlan::default())?);
         };
         let plan = |edit: Option<Intervention>| RunPlan {
-            interventions: edit.into_iter().collect(),
+            edits: edit.into_iter().collect::<Vec<_>>().into(),
             ..RunPlan::default()
         };
         let n_sets = 1 + self.params.n_draws;
@@ -211,7 +211,7 @@ impl<B: Backend> CausalTask<B> {
                 plan(None),
             ),
             Some((Edit::Zero, set)) => {
-                let zero = Intervention::Zero { heads: heads(set), positions: None };
+                let zero = Intervention::zero(heads(set));
                 Pass::resume(
                     backend,
                     model,
@@ -224,7 +224,10 @@ impl<B: Backend> CausalTask<B> {
                 // A mean needs the prompt's own rows.
                 let ids = [before, &question.tail()].concat();
                 let positions = Some((before.len()..ids.len()).collect());
-                let mean = Intervention::Mean { heads: heads(set), positions };
+                let mean = Intervention {
+                    positions,
+                    ..Intervention::of_heads(hooks::Edit::Mean { over: None }, heads(set))
+                };
                 Pass::start(backend, model, &ids, plan(Some(mean)))
             }
         };

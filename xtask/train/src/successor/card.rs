@@ -93,8 +93,8 @@ pub fn measure(engine: &Engine, rows: &mut OrdinalRows) -> anyhow::Result<Measur
 }
 
 fn plan(zeroed: &[HeadId], logits: LogitPositions) -> RunPlan {
-    let zero = Intervention::Zero { heads: zeroed.to_vec(), positions: None };
-    RunPlan { interventions: vec![zero], logits, ..RunPlan::default() }
+    let zero = Intervention::zero(zeroed.to_vec());
+    RunPlan { edits: vec![zero].into(), logits, ..RunPlan::default() }
 }
 
 fn share_right(engine: &Engine, rows: &[Row], zeroed: &[HeadId]) -> anyhow::Result<f32> {

@@ -1,0 +1,169 @@
+//! The number in which an effect is measured, read off the logits at some positions.
+
+use serde::{Deserialize, Serialize};
+
+use super::AblateError;
+use crate::hooks::{PlanError, check_vocabulary};
+use crate::ids::TokenId;
+use crate::metrics::{kl_nats, logsumexp, top_indices};
+use crate::model::ModelConfig;
+
+/// Most values of clean distributions held for a KL at several positions: 128 MiB of f32.
+const MAX_KL_VALUES: usize = 1 << 25;
+
+/// Which number.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Metric {
+    /// Log-probability of a token, nats.
+    #[default]
+    Logprob,
+    /// Logit of a token.
+    Logit,
+    /// Logit of a token minus logit of another.
+    LogitDiff,
+    /// KL(clean ‖ edited) of the next token's distribution, nats; 0 for the clean run.
+    Kl,
+    /// Loss of the prompt's own tokens, nats.
+    Loss,
+}
+
+impl Metric {
+    /// Every metric, the usual one first.
+    pub const ALL: [Self; 5] = [Self::Logprob, Self::Logit, Self::LogitDiff, Self::Kl, Self::Loss];
+
+    /// Its name in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Logprob => "logprob",
+            Self::Logit => "logit",
+            Self::LogitDiff => "logit_diff",
+            Self::Kl => "kl",
+            Self::Loss => "loss",
+        }
+    }
+}
+
+/// A metric with its tokens and positions; averaged over the positions.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct MetricSpec {
+    /// Which number.
+    #[serde(default)]
+    pub metric: Metric,
+    /// The token of `logprob`, `logit` and `logit_diff`; the clean run's most probable one when absent.
+    #[serde(default)]
+    pub token: Option<TokenId>,
+    /// The other token of `logit_diff`; the clean run's most probable other one when absent.
+    #[serde(default)]
+    pub versus: Option<TokenId>,
+    /// Where: for `loss` the positions of the tokens to be foretold (all but the first when absent), for the others the
+    /// positions whose next token is looked at (the last when absent).
+    #[serde(default)]
+    pub positions: Option<Vec<usize>>,
+}
+
+impl MetricSpec {
+    /// Rows of logits that it reads, in a prompt of `n_tokens`; fails unless they exist.
+    pub(crate) fn rows(&self, n_tokens: usize, config: &ModelConfig) -> Result<Vec<usize>, AblateError> {
+        let tokens: Vec<TokenId> = self.token.iter().chain(&self.versus).copied().collect();
+        check_vocabulary(&tokens, config)?;
+        if self.metric == Metric::LogitDiff && self.token.is_some() && self.token == self.versus {
+            return Err(AblateError::SameToken);
+        }
+        let positions = match (&self.positions, self.metric) {
+            (Some(positions), _) => positions.clone(),
+            (None, Metric::Loss) => (1..n_tokens).collect(),
+            (None, _) => vec![n_tokens - 1],
+        };
+        if let Some(&position) = positions.iter().find(|&&position| position >= n_tokens) {
+            return Err(PlanError::UnknownPosition { position, n_tokens }.into());
+        }
+        let most = MAX_KL_VALUES / config.d_vocab;
+        match self.metric {
+            Metric::Loss if positions.is_empty() || positions.contains(&0) => Err(AblateError::NoTarget),
+            _ if positions.is_empty() => Err(AblateError::NoPositions),
+            Metric::Loss => Ok(positions.into_iter().map(|position| position - 1).collect()),
+            Metric::Kl if positions.len() > most => {
+                Err(AblateError::TooManyPositions { n_positions: positions.len(), most })
+            }
+            _ => Ok(positions),
+        }
+    }
+}
+
+/// A metric ready to be read: it knows its tokens and the clean run.
+#[derive(Clone, Debug)]
+pub(crate) struct Scorer {
+    metric: Metric,
+    /// The token of each row.
+    tokens: Vec<TokenId>,
+    versus: TokenId,
+    /// Values of the clean run, by row.
+    clean: Vec<f32>,
+    /// Distributions of the clean run, by row, where the metric needs them.
+    clean_logits: Vec<Vec<f32>>,
+}
+
+impl Scorer {
+    /// Of a prompt's rows and the clean run's logits at each.
+    pub fn new(spec: &MetricSpec, ids: &[TokenId], rows: &[usize], clean_logits: Vec<Vec<f32>>) -> Self {
+        let last = clean_logits.last().expect("a metric has a row");
+        let best = top_indices(last, 2).into_iter().map(|index| index as TokenId);
+        let best: Vec<TokenId> = best.collect();
+        let token = spec.token.unwrap_or(best[0]);
+        let other = || best.iter().copied().find(|&id| id != token).unwrap_or(token);
+        let tokens = match spec.metric {
+            Metric::Loss => rows.iter().map(|row| ids[row + 1]).collect(),
+            _ => vec![token; rows.len()],
+        };
+        let versus = spec.versus.unwrap_or_else(other);
+        let mut scorer =
+            Self { metric: spec.metric, tokens, versus, clean: Vec::new(), clean_logits: Vec::new() };
+        if spec.metric == Metric::Kl {
+            scorer.clean = vec![0.0; rows.len()];
+            scorer.clean_logits = clean_logits;
+        } else {
+            scorer.clean = (0..rows.len()).map(|row| scorer.value(row, &clean_logits[row])).collect();
+        }
+        scorer
+    }
+
+    /// The value at row number `row` of the metric's rows, from that row's logits.
+    pub fn value(&self, row: usize, logits: &[f32]) -> f32 {
+        let logit = |id: TokenId| logits[id as usize];
+        let logprob = |id: TokenId| (f64::from(logit(id)) - logsumexp(logits)) as f32;
+        match self.metric {
+            Metric::Logprob => logprob(self.tokens[row]),
+            Metric::Logit => logit(self.tokens[row]),
+            Metric::LogitDiff => logit(self.tokens[row]) - logit(self.versus),
+            Metric::Kl => kl_nats(&self.clean_logits[row], logits),
+            Metric::Loss => -logprob(self.tokens[row]),
+        }
+    }
+
+    /// The clean run's value at a row.
+    pub fn clean_value(&self, row: usize) -> f32 {
+        self.clean[row]
+    }
+
+    /// The clean run's value, averaged over rows.
+    pub fn clean(&self) -> f32 {
+        mean(&self.clean)
+    }
+
+    /// The token, where the metric has one.
+    pub fn token(&self) -> Option<TokenId> {
+        let has_one = matches!(self.metric, Metric::Logprob | Metric::Logit | Metric::LogitDiff);
+        has_one.then(|| self.tokens[0])
+    }
+
+    /// The token that it is compared with, where there is one.
+    pub fn versus(&self) -> Option<TokenId> {
+        (self.metric == Metric::LogitDiff).then_some(self.versus)
+    }
+}
+
+/// Mean, summed in f64.
+pub(crate) fn mean(values: &[f32]) -> f32 {
+    (values.iter().map(|value| f64::from(*value)).sum::<f64>() / values.len().max(1) as f64) as f32
+}

@@ -1,0 +1,80 @@
+//! A detector at work on the engine's model.
+
+use super::{Engine, Job};
+use crate::backend::cpu::Cpu;
+use crate::detect::{self, Ask, HeadTable};
+use crate::error::Error;
+use crate::report::{DetectProvenance, DetectReport, DetectRequest, HeadScore};
+
+/// A detector at work.
+pub struct DetectTask {
+    doc: &'static detect::doc::Doc,
+    request: DetectRequest,
+    task: detect::Task<Cpu>,
+}
+
+impl Engine {
+    /// Plans a detector's work; everything is checked before any of it is done.
+    pub fn start_detect(&self, request: &DetectRequest) -> Result<DetectTask, Error> {
+        let detector = detect::find(&request.detector)?;
+        let ask = Ask {
+            config: &self.model.config,
+            tokenizer: &self.tokenizer,
+            bos: self.bos(request.bos)?,
+            seed: request.seed,
+            sequences: request.sequences.clone(),
+            params: request.params.clone(),
+        };
+        let task = detect::Task::plan(detector, &ask)?;
+        Ok(DetectTask { doc: &detector.doc, request: request.clone(), task })
+    }
+
+    /// Runs a detector to its end.
+    pub fn detect(&self, request: &DetectRequest) -> Result<DetectReport, Error> {
+        self.start_detect(request)?.complete(self)
+    }
+}
+
+impl Job for DetectTask {
+    type Report = DetectReport;
+
+    fn step(&mut self, engine: &Engine) -> Result<bool, Error> {
+        Ok(self.task.step(&engine.ground())?)
+    }
+
+    fn progress(&self) -> (usize, usize) {
+        self.task.progress()
+    }
+
+    fn partial(&self) -> HeadTable {
+        self.task.partial()
+    }
+
+    fn finish(self, engine: &Engine) -> Result<DetectReport, Error> {
+        let findings = self.task.finish(&engine.tokenizer);
+        if findings.scores.iter().flatten().any(|score| !score.is_finite()) {
+            return Err(Error::NotFinite);
+        }
+        let mut ranked: Vec<HeadScore> = engine
+            .heads()
+            .map(|head| HeadScore { head, score: findings.scores[head.layer][head.head] })
+            .collect();
+        ranked.sort_by(|a, b| b.score.total_cmp(&a.score));
+        let threshold = self.doc.threshold.map(|threshold| threshold.value);
+        let is_found = |found: &&HeadScore| threshold.is_some_and(|threshold| found.score > threshold);
+        Ok(DetectReport {
+            detector: self.doc.id.to_owned(),
+            version: self.doc.version,
+            definition: self.doc.score.to_owned(),
+            stimulus: findings.stimulus,
+            n: findings.n,
+            scores: findings.scores,
+            spread: findings.spread,
+            threshold,
+            found: ranked.iter().filter(is_found).map(|found| found.head).collect(),
+            best: ranked[0],
+            evidence: findings.evidence,
+            provenance: DetectProvenance { run: engine.provenance(), request: self.request },
+        })
+    }
+}

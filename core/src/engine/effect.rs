@@ -1,0 +1,93 @@
+//! What edits do at each position of a prompt, from a clean and an edited run; and their direct effect, with everything after
+//! them frozen.
+
+use std::rc::Rc;
+
+use super::{Engine, Job, RunOutcome};
+use crate::ablate::UNEMBED_ROWS;
+use crate::backend::Backend;
+use crate::error::Error;
+use crate::forward::direct_resid;
+use crate::ids::TokenId;
+use crate::metrics::{kl_nats, logsumexp, top_indices};
+use crate::report::{EffectReport, TokenLogit};
+
+/// Tokens whose direct effect is told.
+const N_DIRECT: usize = 5;
+
+/// The comparison under way.
+pub struct EffectTask {
+    clean: Rc<RunOutcome>,
+    edited: Rc<RunOutcome>,
+    kl_nats: Vec<f32>,
+    clean_nll_nats: Vec<f32>,
+    edited_nll_nats: Vec<f32>,
+}
+
+impl EffectTask {
+    /// Of a clean run that was kept whole and an edited run of the same prompt.
+    ///
+    /// # Panics
+    /// When the prompts differ, or the clean run was not kept.
+    pub fn new(clean: Rc<RunOutcome>, edited: Rc<RunOutcome>) -> Self {
+        assert_eq!(clean.tokens.ids, edited.tokens.ids, "the runs are of different prompts");
+        assert!(clean.has_base(), "the clean run was not kept whole");
+        let (kl_nats, clean_nll_nats, edited_nll_nats) = (Vec::new(), Vec::new(), Vec::new());
+        Self { clean, edited, kl_nats, clean_nll_nats, edited_nll_nats }
+    }
+
+    fn direct_logits(&self, engine: &Engine) -> Result<Vec<f32>, Error> {
+        let base = self.clean.base.as_ref().expect("checked when the task began");
+        let resid = direct_resid(&engine.backend, &engine.model, base, &self.edited.edits)?;
+        let config = &engine.model.config;
+        let normalized = engine.backend.rms_norm(&resid, &engine.model.final_norm, config.rms_eps);
+        let n_tokens = self.clean.tokens.ids.len();
+        Ok(engine.logits(&normalized, n_tokens - 1..n_tokens))
+    }
+}
+
+impl Job for EffectTask {
+    type Report = EffectReport;
+
+    fn step(&mut self, engine: &Engine) -> Result<bool, Error> {
+        let ids = &self.clean.tokens.ids;
+        let first = self.kl_nats.len();
+        let end = (first + UNEMBED_ROWS / 2).min(ids.len());
+        let clean = engine.logits(&self.clean.normalized, first..end);
+        let edited = engine.logits(&self.edited.normalized, first..end);
+        let rows = |logits: &'_ [f32]| -> Vec<Vec<f32>> {
+            logits.chunks_exact(engine.info.d_vocab).map(<[f32]>::to_vec).collect()
+        };
+        for (position, (clean, edited)) in (first..).zip(rows(&clean).iter().zip(&rows(&edited))) {
+            self.kl_nats.push(kl_nats(clean, edited));
+            if let Some(&target) = ids.get(position + 1) {
+                let nll = |logits: &[f32]| (logsumexp(logits) - f64::from(logits[target as usize])) as f32;
+                self.clean_nll_nats.push(nll(clean));
+                self.edited_nll_nats.push(nll(edited));
+            }
+        }
+        Ok(end == ids.len())
+    }
+
+    fn progress(&self) -> (usize, usize) {
+        (self.kl_nats.len(), self.clean.tokens.ids.len())
+    }
+
+    fn finish(self, engine: &Engine) -> Result<EffectReport, Error> {
+        let direct = self.direct_logits(engine)?;
+        let top = top_indices(&self.clean.logits, N_DIRECT);
+        let of = |logits: &[f32]| -> Vec<TokenLogit> {
+            let lse = logsumexp(logits);
+            top.iter().map(|&index| engine.token_logit(index as TokenId, logits, lse)).collect()
+        };
+        Ok(EffectReport {
+            direct_kl_nats: kl_nats(&self.clean.logits, &direct),
+            clean_top: of(&self.clean.logits),
+            edited_top: of(&self.edited.logits),
+            direct_top: of(&direct),
+            kl_nats: self.kl_nats,
+            clean_nll_nats: self.clean_nll_nats,
+            edited_nll_nats: self.edited_nll_nats,
+        })
+    }
+}

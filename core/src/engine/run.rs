@@ -1,0 +1,287 @@
+//! One forward pass with what the page shows of it: next tokens, losses, every head's attention, patterns. A run with
+//! edits can start from the clean run of its prompt, where that was kept whole.
+
+use std::rc::Rc;
+
+use super::Engine;
+use crate::ablate::UNEMBED_ROWS;
+use crate::activations::Activations;
+use crate::backend::cpu::Cpu;
+use crate::detect::{AttentionTarget, mean_over_rows};
+use crate::error::Error;
+use crate::forward::{BaseRun, Donors, Finished, Pass};
+use crate::hooks::{Edits, RunPlan, check_vocabulary};
+use crate::ids::{HeadId, TokenId};
+use crate::metrics::{logsumexp, top_indices};
+use crate::report::{HeadScores, PatternReport, RunReport, RunRequest, TokensReport};
+
+/// What a run gives beyond the next-token report.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Want {
+    /// The loss of every token of the prompt.
+    pub nll: bool,
+    /// Every head's attention on each [`AttentionTarget`].
+    pub scores: bool,
+    /// Whose patterns to keep.
+    pub patterns: PatternsWanted,
+    /// Whether to keep the run whole, for runs with edits to start from; of a run without edits only.
+    pub base: bool,
+}
+
+/// Whose patterns to keep.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PatternsWanted {
+    /// Nobody's.
+    #[default]
+    None,
+    /// One head's.
+    Head(HeadId),
+    /// Every head's: `n_layers * n_heads * n_tokens²` f32.
+    All,
+}
+
+/// A run under way.
+pub struct RunTask {
+    tokens: TokensReport,
+    top: usize,
+    watch: Vec<TokenId>,
+    want: Want,
+    n_layers: usize,
+    /// The clean run of the same prompt, to start from.
+    clean: Option<Rc<RunOutcome>>,
+    plan: RunPlan,
+    /// Taken while a step changes it; never left empty.
+    state: Option<RunState>,
+}
+
+enum RunState {
+    /// Other runs, whose activations an edit reads.
+    Donors(Box<Donors<Cpu>>),
+    Layers(Box<Pass<Cpu>>),
+    Unembedding(Box<Unembedding>),
+}
+
+/// Losses and last logits, chunk by chunk.
+struct Unembedding {
+    normalized: Vec<f32>,
+    activations: Activations,
+    base: Option<BaseRun<Cpu>>,
+    next_position: usize,
+    nll_nats: Vec<f32>,
+    logits: Vec<f32>,
+}
+
+impl Engine {
+    /// Starts a run; everything is checked before any work.
+    pub fn start(&self, request: &RunRequest, want: Want) -> Result<RunTask, Error> {
+        self.start_from(None, request, want)
+    }
+
+    /// As [`Self::start`]; a kept clean run of the same prompt saves the work below the first edit. It must have kept the
+    /// same patterns, or all of them.
+    pub fn start_from(
+        &self,
+        clean: Option<Rc<RunOutcome>>,
+        request: &RunRequest,
+        want: Want,
+    ) -> Result<RunTask, Error> {
+        let tokens = self.prompt_tokens(&request.prompt, request.bos)?;
+        check_vocabulary(&request.watch, &self.model.config)?;
+        let pattern_heads = match want.patterns {
+            PatternsWanted::None => Vec::new(),
+            PatternsWanted::Head(head) => vec![head],
+            PatternsWanted::All => self.heads().collect(),
+        };
+        let targets = if want.scores { AttentionTarget::ALL.as_slice() } else { &[] };
+        let edits: Edits = self.resolve(&request.interventions, request.bos)?.into();
+        let plan = RunPlan {
+            pattern_heads,
+            targets: targets.iter().map(|target| target.keys(&tokens.ids)).collect(),
+            ..RunPlan::default()
+        };
+        plan.check(&self.model.config, tokens.ids.len())?;
+        let donors = Donors::plan(&self.model.config, &tokens.ids, edits)?;
+        let clean = clean.filter(|clean| {
+            let is_same = clean.base.as_ref().is_some_and(|base| base.ids() == tokens.ids);
+            is_same && !request.interventions.is_empty()
+        });
+        let (watch, n_layers) = (request.watch.clone(), self.info.n_layers);
+        let state = Some(RunState::Donors(Box::new(donors)));
+        Ok(RunTask { tokens, top: request.top, watch, want, n_layers, clean, plan, state })
+    }
+}
+
+impl RunTask {
+    /// The prompt.
+    pub fn tokens(&self) -> &TokensReport {
+        &self.tokens
+    }
+
+    /// Steps in all: layers, then chunks of positions to unembed.
+    pub fn n_total(&self) -> usize {
+        let n_tokens = self.tokens.ids.len();
+        self.n_layers + if self.want.nll { n_tokens.div_ceil(UNEMBED_ROWS) } else { 1 }
+    }
+
+    /// Steps done.
+    pub fn n_done(&self) -> usize {
+        match &self.state {
+            Some(RunState::Layers(pass)) => pass.n_done(),
+            Some(RunState::Unembedding(state)) if self.want.nll => {
+                self.n_layers + state.next_position.div_ceil(UNEMBED_ROWS)
+            }
+            Some(RunState::Unembedding(state)) => self.n_layers + usize::from(!state.logits.is_empty()),
+            Some(RunState::Donors(_)) | None => 0,
+        }
+    }
+
+    /// One layer, or one chunk of positions; true when nothing is left.
+    pub fn step(&mut self, engine: &Engine) -> Result<bool, Error> {
+        let (backend, model) = (&engine.backend, &engine.model);
+        let state = self.state.take().expect("a step puts the state back");
+        let mut finished = false;
+        self.state = Some(match state {
+            RunState::Donors(mut donors) => match donors.step(backend, model)? {
+                false => RunState::Donors(donors),
+                true => {
+                    self.plan.edits = donors.finish();
+                    RunState::Layers(Box::new(self.pass(engine)?))
+                }
+            },
+            RunState::Layers(mut pass) => match pass.step(backend, model) {
+                false => RunState::Layers(pass),
+                true => {
+                    let Finished { normalized, activations, base, .. } = pass.finish(backend, model);
+                    let next_position = if self.want.nll { 0 } else { self.tokens.ids.len() - 1 };
+                    let (nll_nats, logits) = (Vec::new(), Vec::new());
+                    RunState::Unembedding(Box::new(Unembedding {
+                        normalized,
+                        activations,
+                        base,
+                        next_position,
+                        nll_nats,
+                        logits,
+                    }))
+                }
+            },
+            RunState::Unembedding(mut state) => {
+                finished = state.step(engine, &self.tokens.ids);
+                RunState::Unembedding(state)
+            }
+        });
+        Ok(finished)
+    }
+
+    fn pass(&self, engine: &Engine) -> Result<Pass<Cpu>, Error> {
+        let (backend, model, plan) = (&engine.backend, &engine.model, self.plan.clone());
+        if let Some((clean, base)) = self.clean.as_ref().and_then(|clean| Some((clean, clean.base.as_ref()?)))
+        {
+            return Ok(base.restart(backend, model, &clean.activations, plan)?);
+        }
+        let keeps_base = self.want.base && plan.edits.is_empty();
+        let start = if keeps_base { Pass::start_keeping } else { Pass::start };
+        Ok(start(backend, model, &self.tokens.ids, plan)?)
+    }
+
+    /// Runs what is left and reports.
+    pub fn finish(mut self, engine: &Engine) -> Result<RunOutcome, Error> {
+        while !self.step(engine)? {}
+        let Some(RunState::Unembedding(state)) = self.state else {
+            unreachable!("a run ends in its unembedding");
+        };
+        let logsumexp = logsumexp(&state.logits);
+        if !logsumexp.is_finite() {
+            return Err(Error::NotFinite);
+        }
+        let token_logit = |id: TokenId| engine.token_logit(id, &state.logits, logsumexp);
+        let top = top_indices(&state.logits, self.top).into_iter().map(|index| index as TokenId);
+        let report = RunReport {
+            ids: self.tokens.ids.clone(),
+            tokens: self.tokens.tokens.clone(),
+            logits_top: top.map(token_logit).collect(),
+            watched: self.watch.iter().copied().map(token_logit).collect(),
+            logsumexp: logsumexp as f32,
+            nll_nats: state.nll_nats,
+            provenance: engine.provenance(),
+        };
+        let scores = head_scores(&self.tokens.ids, &state.activations);
+        Ok(RunOutcome {
+            report,
+            tokens: self.tokens,
+            scores,
+            logits: state.logits,
+            normalized: state.normalized,
+            edits: self.plan.edits,
+            base: state.base,
+            activations: state.activations,
+        })
+    }
+}
+
+impl Unembedding {
+    /// Unembeds one chunk; true when the last position is done.
+    fn step(&mut self, engine: &Engine, ids: &[TokenId]) -> bool {
+        let end = (self.next_position + UNEMBED_ROWS).min(ids.len());
+        if self.next_position == end {
+            return true;
+        }
+        let logits = engine.logits(&self.normalized, self.next_position..end);
+        let rows = logits.chunks_exact(engine.info.d_vocab);
+        // The last position has no target: its row pairs with nothing.
+        for (logits, target) in rows.clone().zip(&ids[self.next_position + 1..]) {
+            self.nll_nats.push((logsumexp(logits) - f64::from(logits[*target as usize])) as f32);
+        }
+        if end == ids.len() {
+            self.logits = rows.last().map(<[f32]>::to_vec).unwrap_or_default();
+        }
+        self.next_position = end;
+        end == ids.len()
+    }
+}
+
+fn head_scores(ids: &[TokenId], activations: &Activations) -> Vec<HeadScores> {
+    let targets = AttentionTarget::ALL.iter().zip(activations.target_mass());
+    targets
+        .map(|(target, mass)| {
+            let (scores, n_rows) = mean_over_rows(mass, &target.keys(ids));
+            HeadScores { target: target.name().to_owned(), scores, n_rows }
+        })
+        .collect()
+}
+
+/// A finished run.
+pub struct RunOutcome {
+    /// Next tokens and losses.
+    pub report: RunReport,
+    /// The prompt.
+    pub tokens: TokensReport,
+    /// Every head's scores, if they were wanted.
+    pub scores: Vec<HeadScores>,
+    /// Logits at the last position, `[d_vocab]`.
+    pub logits: Vec<f32>,
+    /// Output of the final norm, `[pos, d_model]`.
+    pub(super) normalized: Vec<f32>,
+    /// The edits, with what they read of other runs.
+    pub(super) edits: Edits,
+    pub(super) base: Option<BaseRun<Cpu>>,
+    activations: Activations,
+}
+
+impl RunOutcome {
+    /// One head's pattern, if it was kept.
+    pub fn pattern(&self, engine: &Engine, head: HeadId) -> Option<PatternReport> {
+        let pattern = self.activations.pattern(head)?;
+        Some(PatternReport {
+            head,
+            ids: self.tokens.ids.clone(),
+            tokens: self.tokens.tokens.clone(),
+            pattern: pattern.rows().map(<[f32]>::to_vec).collect(),
+            provenance: engine.provenance(),
+        })
+    }
+
+    /// Whether runs with edits can start from it.
+    pub fn has_base(&self) -> bool {
+        self.base.is_some()
+    }
+}

@@ -1,0 +1,305 @@
+//! One layer of one pass: its kernels in order, the edits between them, and what is kept on the way.
+
+use std::ops::Range;
+
+use super::base::BaseLayer;
+use super::kept_weights::KeptWeights;
+use super::kv_cache::LayerKv;
+use super::{Keeping, Pass};
+use crate::activations::Activations;
+use crate::backend::{AttentionEdit, AttnShape, Backend, RowEdit};
+use crate::hooks::{Edit, Edits, Intervention, Site};
+use crate::ids::BlockHook::{
+    AttnOut, AttnScores, K, Ln1Normalized, Ln2Normalized, MlpOut, MlpPost, MlpPre, MlpPreLinear, Pattern, Q,
+    ResidMid, ResidPre, RotK, RotQ, V, Z,
+};
+use crate::ids::{BlockHook, HeadId, HookPoint};
+use crate::model::{Block, Mlp, ModelConfig};
+use crate::tensor::HostTensor;
+
+/// At most this many attention weights are in memory at once, 64 MiB of f32: longer prompts go in blocks of queries.
+const MAX_BLOCK_WEIGHTS: usize = 1 << 24;
+
+/// One layer of one pass.
+pub(super) struct LayerStep<'a, B: Backend> {
+    pub backend: &'a B,
+    pub config: &'a ModelConfig,
+    pub layer: usize,
+}
+
+impl<B: Backend> LayerStep<'_, B> {
+    /// Attention from the residual stream on.
+    pub fn attention(&self, pass: &mut Pass<B>, block: &Block<B::Matrix, B::Buffer>) {
+        let AttnShape { n_heads, n_kv_heads, d_head, n_past, .. } = pass.shape;
+        let (backend, config, n_new) = (self.backend, self.config, pass.shape.n_new());
+        self.edit_resid(pass);
+        self.keep_resid(pass, ResidPre);
+        let x = backend.rms_norm(&pass.resid, &block.attn_norm, config.rms_eps);
+        self.keep(pass, Ln1Normalized, &x, &[n_new, config.d_model]);
+        let q = backend.matmul(&x, &block.w_q);
+        let k = backend.matmul(&x, &block.w_k);
+        let v = backend.matmul(&x, &block.w_v);
+        self.keep(pass, Q, &q, &[n_new, n_heads, d_head]);
+        self.keep(pass, K, &k, &[n_new, n_kv_heads, d_head]);
+        self.keep(pass, V, &v, &[n_new, n_kv_heads, d_head]);
+        let mut past = pass.past.next();
+        let mut z_lanes = Vec::new();
+        let mut kept_kv = None;
+        let n_lanes = pass.lanes.len();
+        for lane in 0..n_lanes {
+            let rows = |x: &B::Buffer, n_heads: usize| {
+                let n_values = n_new * n_heads * d_head;
+                backend.slice(x, lane * n_values..(lane + 1) * n_values)
+            };
+            let q = backend.rope(&rows(&q, n_heads), n_heads, d_head, config.rope_theta, n_past);
+            let k = backend.rope(&rows(&k, n_kv_heads), n_kv_heads, d_head, config.rope_theta, n_past);
+            self.keep(pass, RotQ, &q, &[n_new, n_heads, d_head]);
+            self.keep(pass, RotK, &k, &[n_new, n_kv_heads, d_head]);
+            let new = LayerKv { k, v: rows(&v, n_kv_heads) };
+            // The last lane may have what the others copied.
+            let before = if lane + 1 == n_lanes { past.take() } else { past.clone() };
+            let kv = match before {
+                Some(before) => before.and(backend, &new),
+                None => new,
+            };
+            z_lanes.push(self.mix(pass, lane, &q, &kv));
+            kept_kv = Some(kv);
+        }
+        let z = backend.concat(z_lanes);
+        if let Some(kv) = kept_kv {
+            match &mut pass.keeping {
+                Keeping::Nothing => {}
+                Keeping::Kv(layers) => layers.push(kv),
+                Keeping::Base(layers) => {
+                    let (resid_pre, z) = (pass.resid.clone(), z.clone());
+                    layers.push(BaseLayer { resid_pre, kv, z, resid_mid: None });
+                }
+            }
+        }
+        self.attention_from_z(pass, block, z);
+    }
+
+    /// Edits of the residual stream entering the layer.
+    pub fn edit_resid(&self, pass: &mut Pass<B>) {
+        let resid = self.edit(pass, pass.resid.clone(), |site| matches!(site, Site::ResidPre(_)));
+        pass.resid = resid;
+    }
+
+    /// What is left of attention once `z` is there, `[lane, pos, head, d_head]`.
+    pub fn attention_from_z(&self, pass: &mut Pass<B>, block: &Block<B::Matrix, B::Buffer>, z: B::Buffer) {
+        let AttnShape { n_heads, d_head, .. } = pass.shape;
+        let (backend, d_model, n_new) = (self.backend, self.config.d_model, pass.shape.n_new());
+        let z = self.edit(pass, z, |site| matches!(site, Site::Head(_)));
+        self.keep(pass, Z, &z, &[n_new, n_heads, d_head]);
+        let attn_out = backend.matmul(&z, &block.w_o);
+        let attn_out = self.edit(pass, attn_out, |site| matches!(site, Site::AttnOut(_)));
+        self.keep(pass, AttnOut, &attn_out, &[n_new, d_model]);
+        pass.resid = backend.add(&pass.resid, &attn_out);
+        if let Keeping::Base(layers) = &mut pass.keeping
+            && let Some(layer) = layers.last_mut()
+        {
+            layer.resid_mid = Some(pass.resid.clone());
+        }
+    }
+
+    /// The MLP.
+    pub fn mlp(&self, pass: &mut Pass<B>, mlp: &Mlp<B::Matrix, B::Buffer>) {
+        let (backend, config, n_new) = (self.backend, self.config, pass.shape.n_new());
+        self.keep_resid(pass, ResidMid);
+        let x = backend.rms_norm(&pass.resid, &mlp.norm, config.rms_eps);
+        self.keep(pass, Ln2Normalized, &x, &[n_new, config.d_model]);
+        let gate = backend.matmul(&x, &mlp.w_gate);
+        let linear = backend.matmul(&x, &mlp.w_in);
+        self.keep(pass, MlpPre, &gate, &[n_new, config.d_mlp]);
+        self.keep(pass, MlpPreLinear, &linear, &[n_new, config.d_mlp]);
+        let post = backend.swiglu(&gate, &linear);
+        self.keep(pass, MlpPost, &post, &[n_new, config.d_mlp]);
+        let mlp_out = backend.matmul(&post, &mlp.w_out);
+        let mlp_out = self.edit(pass, mlp_out, |site| matches!(site, Site::MlpOut(_)));
+        self.keep(pass, MlpOut, &mlp_out, &[n_new, config.d_model]);
+        pass.resid = backend.add(&pass.resid, &mlp_out);
+    }
+
+    /// Scores, pattern and mixed values of one lane, in blocks of queries; gives `z`.
+    fn mix(&self, pass: &mut Pass<B>, lane: usize, q: &B::Buffer, kv: &LayerKv<B>) -> B::Buffer {
+        let shape = pass.shape;
+        let block_len = (MAX_BLOCK_WEIGHTS / (shape.n_heads * shape.n_tokens)).max(1);
+        let mut kept = self.kept_weights(pass);
+        let mut mass = vec![vec![0.0; shape.n_heads]; pass.plan.targets.len()];
+        let mut entropy = vec![0.0; shape.n_heads];
+        let mut z_blocks = Vec::new();
+        let edits = self.attention_edits(&pass.lanes[lane]);
+        for first in (shape.n_past..shape.n_tokens).step_by(block_len) {
+            let queries = first..(first + block_len).min(shape.n_tokens);
+            let edited = |mut weights: B::Buffer, of_scores: bool| {
+                for HeadAttentionEdit { head, edit, positions } in &edits {
+                    if matches!(edit, AttentionEdit::Divide(_) | AttentionEdit::Mask(_)) == of_scores {
+                        let queries = queries.clone();
+                        weights =
+                            self.backend.edit_attention(weights, shape, queries, *head, edit, *positions);
+                    }
+                }
+                weights
+            };
+            let scores = edited(self.backend.attn_scores(q, &kv.k, shape, queries.clone()), true);
+            let pattern = edited(self.backend.softmax(&scores, shape), false);
+            for weights in &mut kept {
+                let source = if weights.hook == AttnScores { &scores } else { &pattern };
+                weights.take(self.backend, source, shape, queries.clone());
+            }
+            for (mass, keys) in mass.iter_mut().zip(&pass.plan.targets) {
+                let block = self.backend.target_mass(&pattern, shape, queries.clone(), keys);
+                mass.iter_mut().zip(block).for_each(|(sum, more)| *sum += more);
+            }
+            if pass.plan.entropy {
+                let block = self.backend.entropy_sum(&pattern, shape, queries.clone());
+                entropy.iter_mut().zip(block).for_each(|(sum, more)| *sum += more);
+            }
+            if pass.plan.argmax_keys && queries.end == shape.n_tokens {
+                let keys = self.backend.argmax_keys(&pattern, shape, queries.clone());
+                pass.activations.push_argmax_keys(keys);
+            }
+            z_blocks.push(self.backend.mix_values(&pattern, &kv.v, shape, queries));
+        }
+        for weights in kept {
+            weights.store(&mut pass.activations, self.layer, shape);
+        }
+        if !pass.plan.targets.is_empty() {
+            pass.activations.push_target_mass(mass);
+        }
+        if pass.plan.entropy {
+            pass.activations.push_entropy(entropy);
+        }
+        self.backend.concat(z_blocks)
+    }
+
+    /// Room for the scores and patterns of this layer that the plan keeps.
+    fn kept_weights(&self, pass: &Pass<B>) -> Vec<KeptWeights> {
+        let all = 0..pass.shape.n_heads;
+        let whole = [AttnScores, Pattern].into_iter();
+        let whole = whole.filter(|&hook| pass.plan.capture.contains(HookPoint::Block(self.layer, hook)));
+        let mut kept: Vec<_> =
+            whole.map(|hook| KeptWeights::new(hook, all.clone(), None, pass.shape)).collect();
+        let heads = pass.plan.pattern_heads.iter().filter(|head| head.layer == self.layer);
+        kept.extend(heads.map(|id| KeptWeights::new(Pattern, id.head..id.head + 1, Some(*id), pass.shape)));
+        kept
+    }
+
+    /// The edits of this layer's attention, in order.
+    fn attention_edits<'e>(&self, edits: &'e Edits) -> Vec<HeadAttentionEdit<'e>> {
+        let mut found = Vec::new();
+        for (index, intervention, site) in edits.in_layer(self.config, self.layer) {
+            let Site::Head(id) = site else { continue };
+            let edit = match &intervention.edit {
+                Edit::PatternTemperature { tau } => AttentionEdit::Divide(*tau),
+                Edit::Knockout { edges } => AttentionEdit::Mask(edges.clone()),
+                Edit::InterpolatePattern { towards, strength } => AttentionEdit::Towards(*towards, *strength),
+                Edit::FreezePattern { .. } => AttentionEdit::Replace(donor_pattern(edits, index, id)),
+                _ => continue,
+            };
+            found.push(HeadAttentionEdit {
+                head: id.head,
+                edit,
+                positions: intervention.positions.as_deref(),
+            });
+        }
+        found
+    }
+
+    /// Applies every lane's edits of values at this layer's sites of one kind to `[lane, pos, row_len]`.
+    fn edit(&self, pass: &mut Pass<B>, mut x: B::Buffer, is_here: impl Fn(Site) -> bool) -> B::Buffer {
+        let (n_past, n_new) = (pass.shape.n_past, pass.shape.n_new());
+        for (lane, edits) in pass.lanes.iter().enumerate() {
+            let first_row = lane * n_new;
+            for (index, intervention, site) in edits.in_layer(self.config, self.layer) {
+                if !is_here(site) || intervention.edit.is_of_attention() {
+                    continue;
+                }
+                let (row_len, columns) = (site.row_len(self.config), site.columns(self.config));
+                let positions: Vec<usize> = match &intervention.positions {
+                    Some(positions) => positions.clone(),
+                    None => (n_past..n_past + n_new).collect(),
+                };
+                let edit = match &intervention.edit {
+                    Edit::Zero {} => RowEdit::Scale(0.0),
+                    Edit::Scale { alpha } => RowEdit::Scale(*alpha),
+                    Edit::ProjectOut { direction, strength } => {
+                        RowEdit::ProjectOut { direction: direction.clone(), strength: *strength }
+                    }
+                    Edit::Mean { .. } if edits.donors[index].is_none() => {
+                        let rows = first_row..first_row + n_new;
+                        let mean = self.backend.mean_of_rows(&x, row_len, rows, columns.clone());
+                        let kept = pass.means.entry(index).or_default();
+                        kept.set_constant(site.point(), row_len, columns.clone(), &mean);
+                        RowEdit::Replace(mean.repeat(positions.len()))
+                    }
+                    _ => RowEdit::Replace(donor_rows(
+                        edits,
+                        index,
+                        intervention,
+                        site,
+                        &positions,
+                        self.config,
+                    )),
+                };
+                let rows: Vec<usize> =
+                    positions.iter().map(|position| first_row + position - n_past).collect();
+                x = self.backend.edit_rows(x, row_len, &rows, columns, &edit);
+            }
+        }
+        x
+    }
+
+    /// Keeps the residual stream, if the plan wants it.
+    pub fn keep_resid(&self, pass: &mut Pass<B>, hook: BlockHook) {
+        if pass.plan.capture.contains(HookPoint::Block(self.layer, hook)) {
+            let shape = vec![pass.shape.n_new(), self.config.d_model];
+            let tensor = HostTensor::new(shape, self.backend.download(&pass.resid));
+            pass.activations.insert(HookPoint::Block(self.layer, hook), tensor);
+        }
+    }
+
+    fn keep(&self, pass: &mut Pass<B>, hook: BlockHook, buffer: &B::Buffer, shape: &[usize]) {
+        let point = HookPoint::Block(self.layer, hook);
+        if pass.plan.capture.contains(point) {
+            let tensor = HostTensor::new(shape.to_vec(), self.backend.download(buffer));
+            pass.activations.insert(point, tensor);
+        }
+    }
+}
+
+/// An edit of one head's scores or pattern.
+struct HeadAttentionEdit<'a> {
+    head: usize,
+    edit: AttentionEdit,
+    positions: Option<&'a [usize]>,
+}
+
+fn donor(edits: &Edits, index: usize) -> &Activations {
+    edits.donors[index].as_deref().expect("the other run was made before this one")
+}
+
+fn donor_pattern(edits: &Edits, index: usize, head: HeadId) -> Vec<f32> {
+    donor(edits, index).pattern(head).expect("the other run kept the pattern").data.clone()
+}
+
+/// What stands at a site in the other run, a row for each position.
+fn donor_rows(
+    edits: &Edits,
+    index: usize,
+    intervention: &Intervention,
+    site: Site,
+    positions: &[usize],
+    config: &ModelConfig,
+) -> Vec<f32> {
+    let tensor = donor(edits, index).get(site.point()).expect("the other run kept the site");
+    let (row_len, columns): (usize, Range<usize>) = (site.row_len(config), site.columns(config));
+    let n_rows = tensor.data.len() / row_len;
+    let from_positions = match &intervention.edit {
+        Edit::Patch { from_positions: Some(from), .. } => from.as_slice(),
+        _ => positions,
+    };
+    let row_of = |&position: &usize| if n_rows == 1 { 0 } else { position };
+    let rows = from_positions.iter().map(row_of);
+    rows.flat_map(|row| &tensor.data[row * row_len..][columns.clone()]).copied().collect()
+}

@@ -1,0 +1,235 @@
+//! Passes that begin in the middle of a kept run, alone or several together, against full passes: on random models, prompts and
+//! edits. And what each edit must leave alone.
+
+use headlight_core::ablate::sweep::SweepSpec;
+use headlight_core::ablate::{Metric, MetricSpec};
+use headlight_core::engine::{Engine, Job, Want};
+use headlight_core::hooks::{Edit, Intervention, PatternTarget, Prompt, Sites};
+use headlight_core::ids::{HeadId, TokenId};
+use headlight_core::report::{BosPolicy, RunReport, RunRequest, SweepRequest};
+use headlight_tests::tiny::{Noise, TinyConfig};
+use headlight_tests::{max_difference, tolerance};
+use std::rc::Rc;
+
+const CONFIG: TinyConfig = TinyConfig { n_layers: 3, ..TinyConfig::SMALL };
+const N_PLANS: u64 = 150;
+
+/// Random choices for one plan.
+struct Chance(Noise);
+
+impl Chance {
+    fn below(&mut self, n: usize) -> usize {
+        self.0.id(n) as usize
+    }
+
+    fn ids(&mut self, n: usize) -> Vec<TokenId> {
+        (0..n).map(|_| self.0.id(CONFIG.d_vocab)).collect()
+    }
+
+    fn heads(&mut self) -> Vec<HeadId> {
+        let n = 1 + self.below(3);
+        (0..n).map(|_| HeadId::new(self.below(CONFIG.n_layers), self.below(CONFIG.n_heads))).collect()
+    }
+
+    fn positions(&mut self, n_tokens: usize) -> Option<Vec<usize>> {
+        match self.below(3) {
+            0 => None,
+            1 => Some(vec![n_tokens - 1]),
+            _ => {
+                let first = self.below(n_tokens);
+                Some((first..n_tokens).step_by(1 + self.below(3)).collect())
+            }
+        }
+    }
+
+    fn value_sites(&mut self) -> Sites {
+        let layer = self.below(CONFIG.n_layers);
+        match self.below(5) {
+            0 => Sites { attn_out: [layer].into(), ..Sites::default() },
+            1 => Sites { mlp_out: [layer].into(), ..Sites::default() },
+            2 => Sites { layers: [layer].into(), ..Sites::default() },
+            3 => Sites { resid_pre: [layer].into(), ..Sites::default() },
+            _ => Sites::heads(self.heads()),
+        }
+    }
+
+    fn intervention(&mut self, n_tokens: usize) -> Intervention {
+        let strength = (self.0.next() + 1.0) / 2.0;
+        let (sites, heads) = (self.value_sites(), Sites::heads(self.heads()));
+        let positions = self.positions(n_tokens);
+        let other = Prompt::Ids(self.ids(n_tokens));
+        let (edit, sites, positions) = match self.below(10) {
+            0 => (Edit::Zero {}, sites, positions),
+            1 => (Edit::Mean { over: None }, sites, positions),
+            2 => (Edit::Mean { over: Some(vec![other, Prompt::Ids(self.ids(4))]) }, sites, positions),
+            3 => (Edit::Scale { alpha: 3.0 * strength - 1.0 }, sites, positions),
+            4 => (Edit::Patch { from: Some(other), from_positions: None }, sites, positions),
+            5 => {
+                let direction = (0..CONFIG.d_model).map(|_| self.0.next()).collect();
+                let sites = Sites { resid_pre: [self.below(CONFIG.n_layers)].into(), ..Sites::default() };
+                (Edit::ProjectOut { direction, strength }, sites, positions)
+            }
+            6 => (Edit::FreezePattern { from: Some(other) }, heads, positions),
+            7 => {
+                use PatternTarget::{First, Identity, Previous, Uniform};
+                let towards = [First, Identity, Previous, Uniform][self.below(4)];
+                (Edit::InterpolatePattern { towards, strength }, heads, positions)
+            }
+            8 => (Edit::PatternTemperature { tau: 0.2 + 2.0 * strength }, heads, positions),
+            _ => {
+                let query = 1 + self.below(n_tokens - 1);
+                (Edit::Knockout { edges: vec![(query, self.below(query)), (n_tokens - 1, 0)] }, heads, None)
+            }
+        };
+        Intervention { edit, sites, positions }
+    }
+}
+
+fn request(ids: &[TokenId], interventions: Vec<Intervention>) -> RunRequest {
+    RunRequest { prompt: Prompt::Ids(ids.to_vec()), top: 50, interventions, ..RunRequest::default() }
+}
+
+fn logits(report: &RunReport) -> Vec<f32> {
+    let mut tokens: Vec<_> = report.logits_top.iter().map(|token| (token.id, token.logit)).collect();
+    tokens.sort_by_key(|token| token.0);
+    tokens.into_iter().map(|token| token.1).collect()
+}
+
+fn full(engine: &Engine, ids: &[TokenId], interventions: Vec<Intervention>) -> RunReport {
+    engine.run(&request(ids, interventions)).expect("the plan runs")
+}
+
+#[test]
+fn a_restarted_run_is_the_full_run() {
+    let want = Want { nll: true, scores: true, base: true, ..Want::default() };
+    for seed in 0..N_PLANS {
+        let engine = CONFIG.engine(seed % 7);
+        let mut chance = Chance(Noise(1000 + seed));
+        let n_tokens = 2 + chance.below(14);
+        let ids = chance.ids(n_tokens);
+        let clean = engine.start(&request(&ids, Vec::new()), want).expect("starts").finish(&engine);
+        let clean = Rc::new(clean.expect("runs"));
+        let n_edits = 1 + chance.below(3);
+        let edits: Vec<Intervention> = (0..n_edits).map(|_| chance.intervention(n_tokens)).collect();
+        let request = request(&ids, edits.clone());
+        let whole = engine.start(&request, want).expect("starts").finish(&engine).expect("runs");
+        let restarted = engine.start_from(Some(Rc::clone(&clean)), &request, want).expect("starts");
+        let restarted = restarted.finish(&engine).expect("runs");
+        let difference = max_difference(&logits(&restarted.report), &logits(&whole.report));
+        assert!(difference < tolerance::RESTART, "plan {seed}: logits differ by {difference}: {edits:?}");
+        let difference = max_difference(&restarted.report.nll_nats, &whole.report.nll_nats);
+        assert!(difference < tolerance::RESTART, "plan {seed}: losses differ by {difference}: {edits:?}");
+        for (restarted, whole) in restarted.scores.iter().zip(&whole.scores) {
+            let (restarted, whole) = (restarted.scores.concat(), whole.scores.concat());
+            let difference = max_difference(&restarted, &whole);
+            assert!(difference < tolerance::RESTART, "plan {seed}: scores differ by {difference}: {edits:?}");
+        }
+    }
+}
+
+#[test]
+fn a_batched_sweep_is_one_full_run_a_head() {
+    for seed in 0..40 {
+        let engine = CONFIG.engine(seed % 5);
+        let mut chance = Chance(Noise(5000 + seed));
+        let n_tokens = 3 + chance.below(10);
+        let ids = chance.ids(n_tokens);
+        let mut edit = chance.intervention(n_tokens).edit;
+        while matches!(edit, Edit::ProjectOut { .. } | Edit::Knockout { .. }) {
+            edit = chance.intervention(n_tokens).edit;
+        }
+        let edit_positions = chance.positions(n_tokens);
+        let metric = Metric::ALL[chance.below(5)];
+        let spec = MetricSpec { metric, token: Some(3), versus: Some(7), positions: None };
+        let sweep = SweepRequest {
+            prompt: Prompt::Ids(ids.clone()),
+            bos: BosPolicy::Off,
+            spec: SweepSpec {
+                edit: edit.clone(),
+                edit_positions: edit_positions.clone(),
+                metric: spec,
+                ..SweepSpec::default()
+            },
+        };
+        let report = engine.start_sweep(&sweep).expect("starts").complete(&engine).expect("runs");
+        let clean = full(&engine, &ids, Vec::new());
+        let value = |report: &RunReport| -> f32 {
+            let logits = logits(report);
+            match metric {
+                Metric::Logprob => logits[3] - report.logsumexp,
+                Metric::Logit => logits[3],
+                Metric::LogitDiff => logits[3] - logits[7],
+                Metric::Loss => report.nll_nats.iter().sum::<f32>() / report.nll_nats.len() as f32,
+                Metric::Kl => headlight_core::metrics::kl_nats(&self::logits(&clean), &logits),
+            }
+        };
+        assert!((report.clean - value(&clean)).abs() < tolerance::RESTART);
+        for layer in 0..CONFIG.n_layers {
+            for head in 0..CONFIG.n_heads {
+                let intervention = Intervention {
+                    edit: edit.clone(),
+                    sites: Sites::heads([HeadId::new(layer, head)]),
+                    positions: edit_positions.clone(),
+                };
+                let wanted = value(&full(&engine, &ids, vec![intervention])) - value(&clean);
+                let got = report.effects[layer][head];
+                assert!(
+                    (got - wanted).abs() < 2.0 * tolerance::RESTART,
+                    "sweep {seed}, {metric:?}, L{layer}H{head}: {got} and {wanted}: {edit:?} at {edit_positions:?}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn every_edit_is_no_edit_at_its_neutral_setting() {
+    let engine = CONFIG.engine(3);
+    let ids = Chance(Noise(77)).ids(12);
+    let clean = full(&engine, &ids, Vec::new());
+    let heads = || Sites::heads([HeadId::new(0, 1), HeadId::new(2, 3)]);
+    let everywhere =
+        || Sites { heads: heads().heads, layers: [1].into(), resid_pre: [0, 2].into(), ..Sites::default() };
+    let streams = || Sites { resid_pre: [1].into(), ..Sites::default() };
+    let direction = vec![0.5; CONFIG.d_model];
+    let towards = PatternTarget::Uniform;
+    let own = || Some(Prompt::Ids(ids.clone()));
+    let neutral = [
+        (Edit::Scale { alpha: 1.0 }, everywhere()),
+        (Edit::Patch { from: None, from_positions: None }, everywhere()),
+        (Edit::Patch { from: own(), from_positions: Some((0..12).collect()) }, everywhere()),
+        (Edit::ProjectOut { direction, strength: 0.0 }, streams()),
+        (Edit::FreezePattern { from: None }, heads()),
+        (Edit::InterpolatePattern { towards, strength: 0.0 }, heads()),
+        (Edit::PatternTemperature { tau: 1.0 }, heads()),
+        (Edit::Knockout { edges: Vec::new() }, heads()),
+    ];
+    for (edit, sites) in neutral {
+        let run = full(&engine, &ids, vec![Intervention { edit: edit.clone(), sites, positions: None }]);
+        assert_eq!(
+            (run.logits_top, run.nll_nats),
+            (clean.logits_top.clone(), clean.nll_nats.clone()),
+            "{edit:?}"
+        );
+    }
+}
+
+#[test]
+fn an_edit_changes_nothing_before_its_first_position() {
+    let engine = CONFIG.engine(4);
+    for seed in 0..40 {
+        let mut chance = Chance(Noise(9000 + seed));
+        let ids = chance.ids(12);
+        let mut intervention = chance.intervention(12);
+        if matches!(intervention.edit, Edit::Knockout { .. }) {
+            continue;
+        }
+        intervention.positions = Some(vec![7, 9]);
+        let (clean, edited) = (full(&engine, &ids, Vec::new()), full(&engine, &ids, vec![intervention]));
+        assert_eq!(
+            clean.nll_nats[..7],
+            edited.nll_nats[..7],
+            "the first seven tokens are foretold as before"
+        );
+    }
+}
