@@ -278,9 +278,24 @@ impl Client {
 
     /// Stops a request; nothing happens when it has ended.
     pub fn cancel(&self, id: u32) {
+        self.steer(id, Call::Cancel(id));
+    }
+
+    /// Holds a request until [`Self::resume`] or [`Self::cancel`]; nothing happens when it has ended.
+    pub fn pause(&self, id: u32) {
+        self.steer(id, Call::Pause(id));
+    }
+
+    /// Lets a paused request go on.
+    pub fn resume(&self, id: u32) {
+        self.steer(id, Call::Resume(id));
+    }
+
+    /// Tells the worker something about a request under way.
+    fn steer(&self, id: u32, call: Call) {
         let is_pending = self.0.pending.borrow().contains_key(&id);
         if is_pending && self.0.is_ready.get() {
-            self.post(&Request { id: 0, call: Call::Cancel(id) });
+            self.post(&Request { id: 0, call });
         }
     }
 

@@ -12,7 +12,7 @@ use headlight_core::report::{
 use serde::{Deserialize, Serialize};
 
 /// Raised whenever a message changes its meaning; page and worker must agree.
-pub const PROTOCOL: u32 = 2;
+pub const PROTOCOL: u32 = 3;
 
 /// One request of the page.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -61,6 +61,10 @@ pub enum Call {
     },
     /// Stop the request with this id; it ends in `Failed` with code `cancelled`.
     Cancel(u32),
+    /// Hold the request with this id between two steps, until it is resumed or cancelled.
+    Pause(u32),
+    /// Let a paused request go on.
+    Resume(u32),
     /// End the worker with a panic: lets tests see the page recover.
     Crash,
 }
@@ -167,7 +171,7 @@ pub struct Progress {
     pub done: u64,
     /// Units in all, when known.
     pub total: Option<u64>,
-    /// Milliseconds since the stage began.
+    /// Milliseconds since the stage began, pauses left out.
     pub elapsed_ms: f64,
     /// For `Detect`, the scores as far as they are known, `[layer][head]`.
     pub scores: Option<Vec<Vec<f32>>>,

@@ -1,12 +1,18 @@
 //! The page's state and its one writer: [`update`] takes a message, changes the state and says what has to be done
 //! outside. It does no IO itself, so it is tested natively; `runner` carries out the [`Task`]s.
 
+pub mod detection;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use headlight_core::hooks::Intervention;
 use headlight_core::ids::HeadId;
 use headlight_core::report::{BosPolicy, DetectReport, DetectRequest, HeadScores, ModelInfo, TokensReport};
+
+use self::detection::{
+    Again, Detection, DetectionStage, DetectorMsg, forget_detections, start_detector, stop_detections,
+};
 
 use crate::models::{FIRST_MODEL, ManifestModel, manifest};
 use crate::protocol::{ErrorReport, ModelSource, Progress, View, ViewRequest};
@@ -64,28 +70,6 @@ pub struct CurrentModel {
     pub source: ModelSource,
     /// Whether the worker holds it; not after a crash, until it is loaded again.
     pub is_live: bool,
-}
-
-/// One detector on the current model.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Detection {
-    /// Which run; replies to older ones are ignored.
-    pub detect_id: u32,
-    /// How far it is.
-    pub stage: DetectionStage,
-}
-
-/// How far a detector is.
-#[derive(Clone, Debug, PartialEq)]
-pub enum DetectionStage {
-    /// At work, with its last report.
-    Running(Option<Progress>),
-    /// Done.
-    Done(Arc<DetectReport>),
-    /// Stopped by the user, or because its model went.
-    Stopped,
-    /// It cannot run.
-    Failed(ErrorReport),
 }
 
 /// What is wrong, as the banner shows it.
@@ -340,31 +324,8 @@ pub enum Msg {
     },
     /// Another lens for the map; a detector that has not run yet starts.
     SetLens(Lens),
-    /// The user has the lens' detector run (again).
-    RunDetector,
-    /// The user stops the lens' detector.
-    StopDetector,
-    /// Progress of a detector.
-    DetectProgress {
-        /// Which run.
-        detect_id: u32,
-        /// How far, with the scores so far.
-        progress: Progress,
-    },
-    /// A detector is done.
-    Detected {
-        /// Which run.
-        detect_id: u32,
-        /// What it found.
-        report: Arc<DetectReport>,
-    },
-    /// A detector failed or was stopped.
-    DetectFailed {
-        /// Which run.
-        detect_id: u32,
-        /// Why.
-        error: ErrorReport,
-    },
+    /// About the lens' detector.
+    Detector(DetectorMsg),
     /// A click on a head: holds it, or releases it if it is held.
     ToggleHead(HeadId),
     /// Releases the held token, else the held head.
@@ -439,6 +400,10 @@ pub enum Task {
     },
     /// Stop a detector.
     StopDetect(u32),
+    /// Hold a detector until it is resumed or stopped.
+    PauseDetect(u32),
+    /// Let a detector go on.
+    ResumeDetect(u32),
     /// Remember the palette.
     KeepTheme(ThemeChoice),
 }
@@ -490,26 +455,7 @@ pub fn update(state: &mut AppState, msg: Msg) -> Vec<Task> {
             preview_strongest(state);
             tasks.into_iter().chain(run_for_pattern(state)).collect()
         }
-        Msg::RunDetector => start_detector(state, Again::Yes),
-        Msg::StopDetector => {
-            let id = lens_detection(state).map(|detection| detection.detect_id);
-            id.map(Task::StopDetect).into_iter().collect()
-        }
-        Msg::DetectProgress { detect_id, progress } => {
-            set_stage(state, detect_id, DetectionStage::Running(Some(progress)));
-            Vec::new()
-        }
-        Msg::Detected { detect_id, report } => {
-            set_stage(state, detect_id, DetectionStage::Done(report));
-            preview_strongest(state);
-            run_for_pattern(state)
-        }
-        Msg::DetectFailed { detect_id, error } => {
-            let is_stopped = ["cancelled", "crashed", "no_model"].contains(&error.code.as_str());
-            let stage = if is_stopped { DetectionStage::Stopped } else { DetectionStage::Failed(error) };
-            set_stage(state, detect_id, stage);
-            Vec::new()
-        }
+        Msg::Detector(msg) => detection::update(state, msg),
         Msg::ToggleHead(head) => {
             state.selected = (state.selected != Some(head) && state.has_head(head)).then_some(head);
             run_for_pattern(state)
@@ -571,59 +517,11 @@ fn worker_crashed(state: &mut AppState, error: ErrorReport) -> Vec<Task> {
     fail(state, error)
 }
 
-/// Whether a detector that has run, or was stopped, runs once more.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Again {
-    Yes,
-    No,
-}
-
-fn lens_detection(state: &AppState) -> Option<&Detection> {
-    match state.lens {
-        Lens::Detector(doc) => state.detections.get(doc.id),
-        Lens::Prompt(_) => None,
-    }
-}
-
-/// Starts the lens' detector, unless it is at work, has run, or there is no model.
-fn start_detector(state: &mut AppState, again: Again) -> Vec<Task> {
-    let Lens::Detector(doc) = state.lens else { return Vec::new() };
-    let is_idle = match lens_detection(state).map(|detection| &detection.stage) {
-        None => true,
-        Some(DetectionStage::Running(_)) => false,
-        Some(_) => again == Again::Yes,
-    };
-    if !is_idle || !state.model.as_ref().is_some_and(|model| model.is_live) {
-        return Vec::new();
-    }
-    state.detect_id += 1;
-    let detect_id = state.detect_id;
-    state.detections.insert(doc.id, Detection { detect_id, stage: DetectionStage::Running(None) });
-    let request = DetectRequest { detector: doc.id.to_owned(), bos: state.bos, ..DetectRequest::default() };
-    vec![Task::Detect { detect_id, request }]
-}
-
-fn set_stage(state: &mut AppState, detect_id: u32, stage: DetectionStage) {
-    let found = state.detections.values_mut().find(|detection| detection.detect_id == detect_id);
-    if let Some(detection) = found {
-        detection.stage = stage;
-    }
-}
-
-/// Lets go of every detector's result and stops those at work.
-fn forget_detections(state: &mut AppState) -> Vec<Task> {
-    let detections = std::mem::take(&mut state.detections);
-    let running =
-        detections.values().filter(|detection| matches!(detection.stage, DetectionStage::Running(_)));
-    running.map(|detection| Task::StopDetect(detection.detect_id)).collect()
-}
-
 fn load(state: &mut AppState, source: ModelSource) -> Vec<Task> {
     state.load_id += 1;
     state.problem = None;
     // A detector at work would keep the old model in memory beside the new one.
-    let running = state.detections.values().filter(|d| matches!(d.stage, DetectionStage::Running(_)));
-    let stops: Vec<Task> = running.map(|detection| Task::StopDetect(detection.detect_id)).collect();
+    let stops = stop_detections(state);
     let (load_id, title) = (state.load_id, state.title_of(&source.id));
     state.loading = Some(LoadingModel { load_id, source: source.clone(), title, progress: None });
     stops.into_iter().chain([Task::Load { load_id, source }]).collect()

@@ -137,6 +137,8 @@ pub fn duration_text(seconds: f64) -> String {
 pub struct ProgressText {
     /// What is going on.
     pub stage: &'static str,
+    /// Units done.
+    pub amount: String,
     /// Units done, rate and time left.
     pub detail: String,
     /// 0 to 1, when the total is known.
@@ -161,10 +163,11 @@ pub fn progress_text(progress: &Progress) -> ProgressText {
         Stage::Detect => " steps",
         _ => "",
     };
-    let mut detail = match progress.total {
+    let done = match progress.total {
         Some(total) => format!("{} of {}{unit}", amount(progress.done), amount(total)),
         None => format!("{}{unit}", amount(progress.done)),
     };
+    let mut detail = done.clone();
     // A rate of the first moments says nothing.
     if progress.elapsed_ms > 300.0 && progress.done > 0 {
         let per_s = progress.done as f64 / progress.elapsed_ms * 1000.0;
@@ -177,7 +180,7 @@ pub fn progress_text(progress: &Progress) -> ProgressText {
         }
     }
     let fraction = progress.total.filter(|&total| total > 0).map(|total| progress.done as f64 / total as f64);
-    ProgressText { stage, detail, fraction: fraction.map(|f| f.clamp(0.0, 1.0)) }
+    ProgressText { stage, amount: done, detail, fraction: fraction.map(|f| f.clamp(0.0, 1.0)) }
 }
 
 /// One row of the next-token list.

@@ -52,6 +52,8 @@ fn receive(session: &Rc<RefCell<Session>>, request: Request) {
     let Request { id, call } = request;
     match call {
         Call::Cancel(other) => cancel::cancel(other),
+        Call::Pause(other) => cancel::pause(other),
+        Call::Resume(other) => cancel::resume(other),
         // For tests of the page's recovery.
         Call::Crash => panic!("asked to crash"),
         call => {

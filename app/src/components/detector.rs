@@ -1,52 +1,114 @@
 //! The chosen detector: its progress, its verdict, what stands behind it, and what it says of itself.
 
+use std::sync::Arc;
+
 use headlight_core::detect::doc::Doc;
 use headlight_core::report::DetectReport;
 use leptos::prelude::*;
 use serde_json::Value;
 
 use super::page;
-use crate::protocol::{ErrorReport, Progress};
-use crate::state::{Detection, DetectionStage, Msg};
+use crate::protocol::ErrorReport;
+use crate::state::Msg;
+use crate::state::detection::{Detection, DetectionStage, DetectorMsg};
 use crate::view_model::lens::{Lens, verdict};
 use crate::view_model::{progress_text, token_text};
 
 /// Heads named one by one below the verdict.
 const N_NAMED: usize = 12;
 
+/// What the panel is built from; progress changes within it, so that a button under the pointer stays the same.
+#[derive(Clone)]
+enum Shown {
+    NotRun,
+    Running,
+    Done(Arc<DetectReport>),
+    Stopped,
+    Failed(ErrorReport),
+}
+
+impl PartialEq for Shown {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            // The same report: comparing its numbers on every message would cost more than a redraw.
+            (Self::Done(a), Self::Done(b)) => Arc::ptr_eq(a, b),
+            (Self::Failed(a), Self::Failed(b)) => a == b,
+            (a, b) => std::mem::discriminant(a) == std::mem::discriminant(b),
+        }
+    }
+}
+
+impl Shown {
+    fn of(detection: Option<&Detection>) -> Self {
+        match detection.map(|detection| &detection.stage) {
+            None => Self::NotRun,
+            Some(DetectionStage::Running(_)) => Self::Running,
+            Some(DetectionStage::Done(report)) => Self::Done(Arc::clone(report)),
+            Some(DetectionStage::Stopped) => Self::Stopped,
+            Some(DetectionStage::Failed(error)) => Self::Failed(error.clone()),
+        }
+    }
+}
+
 /// Between caption and map, when the lens is a detector.
 #[component]
 pub fn DetectorPanel() -> impl IntoView {
     let page = page();
-    let chosen = page.select(|state| match state.lens {
-        Lens::Detector(doc) => Some((doc, state.detections.get(doc.id).cloned())),
+    let doc = page.select(|state| match state.lens {
+        Lens::Detector(doc) => Some(doc),
         Lens::Prompt(_) => None,
     });
+    let shown = page.select(|state| Shown::of(state.lens_detection()));
+    let stage = move |doc: &'static Doc| match shown.get() {
+        Shown::NotRun => view! { <Again text="Not run yet." /> }.into_any(),
+        Shown::Running => view! { <Running /> }.into_any(),
+        Shown::Done(report) => view! { <Found doc report /> }.into_any(),
+        Shown::Stopped => view! { <Again text="Stopped." /> }.into_any(),
+        Shown::Failed(error) => view! { <Failed error /> }.into_any(),
+    };
     view! {
         {move || {
-            let (doc, detection) = chosen.get()?;
-            let stage = match detection.map(|Detection { stage, .. }| stage) {
-                Some(DetectionStage::Running(progress)) => view! { <Running progress /> }.into_any(),
-                Some(DetectionStage::Done(report)) => view! { <Found doc report /> }.into_any(),
-                Some(DetectionStage::Failed(error)) => view! { <Failed error /> }.into_any(),
-                Some(DetectionStage::Stopped) => view! { <Again text="Stopped." /> }.into_any(),
-                None => view! { <Again text="Not run yet." /> }.into_any(),
-            };
-            Some(view! { <div class="detector" data-testid="detector" data-detector=doc.id>{stage}</div> })
+            let doc = doc.get()?;
+            Some(view! {
+                <div class="detector" data-testid="detector" data-detector=doc.id>
+                    {move || stage(doc)}
+                </div>
+            })
         }}
     }
 }
 
+/// Progress, with the buttons that hold and end the work.
 #[component]
-fn Running(progress: Option<Progress>) -> impl IntoView {
+fn Running() -> impl IntoView {
     let page = page();
-    let progress = progress.as_ref().map(progress_text);
-    let fraction = progress.as_ref().and_then(|progress| progress.fraction).unwrap_or(0.0);
-    let line = progress.map_or_else(|| "Starting …".to_owned(), |progress| progress.detail);
+    let is_paused = page.select(|state| state.lens_detection().is_some_and(|detection| detection.is_paused));
+    let progress = page.select(|state| match &state.lens_detection()?.stage {
+        DetectionStage::Running(progress) => progress.as_ref().map(progress_text),
+        _ => None,
+    });
+    let fraction = move || progress.get().and_then(|progress| progress.fraction).unwrap_or(0.0);
+    let line = move || match progress.get() {
+        Some(progress) if is_paused.get() => format!("Paused at {}", progress.amount),
+        Some(progress) => progress.detail,
+        None if is_paused.get() => "Paused".to_owned(),
+        None => "Starting …".to_owned(),
+    };
+    let hold = move |_| {
+        let msg = if is_paused.get_untracked() { DetectorMsg::Resume } else { DetectorMsg::Pause };
+        page.send(Msg::Detector(msg));
+    };
     view! {
         <div class="toast-line">
-            <p class="quiet">{line}</p>
-            <button class="button" data-testid="detector-stop" on:click=move |_| page.send(Msg::StopDetector)>
+            <p class="quiet" data-testid="detector-progress">{line}</p>
+            <button class="button" data-testid="detector-pause" on:click=hold>
+                {move || if is_paused.get() { "Resume" } else { "Pause" }}
+            </button>
+            <button
+                class="button"
+                data-testid="detector-stop"
+                on:click=move |_| page.send(Msg::Detector(DetectorMsg::Stop))
+            >
                 "Stop"
             </button>
         </div>
@@ -56,9 +118,9 @@ fn Running(progress: Option<Progress>) -> impl IntoView {
             aria-label="Detecting"
             aria-valuemin="0"
             aria-valuemax="100"
-            aria-valuenow=format!("{:.0}", fraction * 100.0)
+            aria-valuenow=move || format!("{:.0}", fraction() * 100.0)
         >
-            <div class="progress-fill" style:width=format!("{:.1}%", fraction * 100.0)></div>
+            <div class="progress-fill" style:width=move || format!("{:.1}%", fraction() * 100.0)></div>
         </div>
     }
 }
@@ -78,7 +140,7 @@ fn Again(text: &'static str) -> impl IntoView {
     view! {
         <div class="toast-line">
             <p class="quiet">{text}</p>
-            <button class="button" data-testid="detector-run" on:click=move |_| page.send(Msg::RunDetector)>
+            <button class="button" data-testid="detector-run" on:click=move |_| page.send(Msg::Detector(DetectorMsg::Run))>
                 "Run"
             </button>
         </div>
@@ -86,7 +148,7 @@ fn Again(text: &'static str) -> impl IntoView {
 }
 
 #[component]
-fn Found(doc: &'static Doc, report: std::sync::Arc<DetectReport>) -> impl IntoView {
+fn Found(doc: &'static Doc, report: Arc<DetectReport>) -> impl IntoView {
     let page = page();
     let named: Vec<_> = report.found.iter().copied().take(N_NAMED).collect();
     let n_more = report.found.len() - named.len();
@@ -139,7 +201,7 @@ fn Found(doc: &'static Doc, report: std::sync::Arc<DetectReport>) -> impl IntoVi
 
 /// What stands behind a score, where the detector has something to show.
 #[component]
-fn Evidence(report: std::sync::Arc<DetectReport>) -> impl IntoView {
+fn Evidence(report: Arc<DetectReport>) -> impl IntoView {
     let evidence = &report.evidence;
     let nats = |name: &str| evidence[name].as_f64();
     let losses = nats("first_copy_nll_nats").zip(nats("second_copy_nll_nats")).map(|(first, second)| {

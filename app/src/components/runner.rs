@@ -14,6 +14,7 @@ use super::{Page, theme};
 use crate::api;
 use crate::client::{Client, ClientEvent};
 use crate::protocol::{Call, ModelSource, Reply, ViewRequest};
+use crate::state::detection::DetectorMsg;
 use crate::state::{Msg, Task};
 
 /// The page's hands.
@@ -66,28 +67,34 @@ impl Runner {
                 }
             }),
             Task::Detect { detect_id, request } => self.detect(page, &client, detect_id, request),
-            Task::StopDetect(detect_id) => {
-                if let Some(id) = self.detects.borrow().get(&detect_id) {
-                    client.cancel(*id);
-                }
-            }
+            Task::StopDetect(detect_id) => self.steer(detect_id, |id| client.cancel(id)),
+            Task::PauseDetect(detect_id) => self.steer(detect_id, |id| client.pause(id)),
+            Task::ResumeDetect(detect_id) => self.steer(detect_id, |id| client.resume(id)),
             Task::KeepTheme(choice) => theme::keep(choice),
         }
     }
 
+    /// Tells the client something about the request behind a detector, if that is still at work.
+    fn steer(&self, detect_id: u32, tell: impl FnOnce(u32)) {
+        if let Some(id) = self.detects.borrow().get(&detect_id) {
+            tell(*id);
+        }
+    }
+
     fn detect(&self, page: Page, client: &Client, detect_id: u32, request: DetectRequest) {
-        let on_progress = move |progress| page.send(Msg::DetectProgress { detect_id, progress });
+        let on_progress =
+            move |progress| page.send(Msg::Detector(DetectorMsg::Progress { detect_id, progress }));
         let (id, answer) = client.begin(Call::Detect(request), Box::new(on_progress));
         self.detects.borrow_mut().insert(detect_id, id);
         let detects = Rc::clone(&self.detects);
         spawn_local(async move {
             let answer = answer.await;
             detects.borrow_mut().remove(&detect_id);
-            page.send(match answer {
-                Ok(Reply::Detect(report)) => Msg::Detected { detect_id, report: Arc::from(report) },
+            page.send(Msg::Detector(match answer {
+                Ok(Reply::Detect(report)) => DetectorMsg::Done { detect_id, report: Arc::from(report) },
                 Ok(_) => return,
-                Err(error) => Msg::DetectFailed { detect_id, error },
-            });
+                Err(error) => DetectorMsg::Failed { detect_id, error },
+            }));
         });
     }
 

@@ -267,9 +267,14 @@ fn detect_task(tasks: &[Task]) -> Option<(u32, &DetectRequest)> {
     })
 }
 
-fn progress(scores: Vec<Vec<f32>>) -> Progress {
+fn progressed(detect_id: u32, scores: Vec<Vec<f32>>) -> Msg {
     let stage = crate::protocol::Stage::Detect;
-    Progress { stage, done: 1, total: Some(4), elapsed_ms: 10.0, scores: Some(scores) }
+    let progress = Progress { stage, done: 1, total: Some(4), elapsed_ms: 10.0, scores: Some(scores) };
+    Msg::Detector(DetectorMsg::Progress { detect_id, progress })
+}
+
+fn failed(detect_id: u32, error: ErrorReport) -> Msg {
+    Msg::Detector(DetectorMsg::Failed { detect_id, error })
 }
 
 #[test]
@@ -279,14 +284,13 @@ fn a_chosen_detector_runs_once_and_shows_what_it_knows() {
     let (detect_id, request) = detect_task(&tasks).expect("it starts");
     assert_eq!(request.detector, "induction");
     assert_eq!(state.lens_scores(), None);
-    update(&mut state, Msg::DetectProgress { detect_id, progress: progress(vec![vec![0.5; 8]]) });
+    update(&mut state, progressed(detect_id, vec![vec![0.5; 8]]));
     assert_eq!(state.lens_scores().expect("partial").scores.len(), 1, "the layers done so far");
     // Away and back: it goes on, and is not started twice.
     update(&mut state, Msg::SetLens(Lens::default()));
     assert_eq!(detect_task(&update(&mut state, Msg::SetLens(lens("induction")))), None);
     // An older run's report changes nothing.
-    let old = Msg::DetectFailed { detect_id: detect_id + 7, error: error("cancelled") };
-    update(&mut state, old);
+    update(&mut state, failed(detect_id + 7, error("cancelled")));
     assert!(state.lens_scores().is_some());
 }
 
@@ -294,12 +298,12 @@ fn a_chosen_detector_runs_once_and_shows_what_it_knows() {
 fn a_stopped_detector_waits_to_be_asked_again_and_a_failed_one_says_why() {
     let mut state = loaded_state();
     let (detect_id, _) = detect_task(&update(&mut state, Msg::SetLens(lens("successor")))).expect("starts");
-    assert_eq!(update(&mut state, Msg::StopDetector), [Task::StopDetect(detect_id)]);
-    update(&mut state, Msg::DetectFailed { detect_id, error: error("cancelled") });
+    assert_eq!(update(&mut state, Msg::Detector(DetectorMsg::Stop)), [Task::StopDetect(detect_id)]);
+    update(&mut state, failed(detect_id, error("cancelled")));
     assert_eq!(state.detections["successor"].stage, DetectionStage::Stopped);
-    let (again, _) = detect_task(&update(&mut state, Msg::RunDetector)).expect("runs again");
+    let (again, _) = detect_task(&update(&mut state, Msg::Detector(DetectorMsg::Run))).expect("runs again");
     assert_ne!(again, detect_id);
-    update(&mut state, Msg::DetectFailed { detect_id: again, error: error("model_lacks") });
+    update(&mut state, failed(again, error("model_lacks")));
     assert_eq!(state.detections["successor"].stage, DetectionStage::Failed(error("model_lacks")));
     assert_eq!(state.problem, None, "told in its place, not over the page");
 }
@@ -319,4 +323,29 @@ fn another_model_or_bos_forgets_detections_and_runs_the_lens_anew() {
     let info = ModelInfo { sha256: "bb".to_owned(), ..info() };
     let tasks = update(&mut state, Msg::Loaded { load_id, info, cached: true, cache_note: None });
     assert!(detect_task(&tasks).is_some_and(|(id, _)| id > second));
+}
+
+#[test]
+fn a_paused_detector_goes_on_or_stops_and_its_last_report_is_kept() {
+    let mut state = loaded_state();
+    let (detect_id, _) = detect_task(&update(&mut state, Msg::SetLens(lens("induction")))).expect("starts");
+    let send = |state: &mut AppState, msg| update(state, Msg::Detector(msg));
+    assert!(send(&mut state, DetectorMsg::Resume).is_empty(), "it is not paused");
+    assert_eq!(send(&mut state, DetectorMsg::Pause), [Task::PauseDetect(detect_id)]);
+    assert!(send(&mut state, DetectorMsg::Pause).is_empty(), "once is enough");
+    // A report that was on its way does not undo the pause, and shows.
+    update(&mut state, progressed(detect_id, vec![vec![0.5; 8]]));
+    assert!(state.lens_detection().is_some_and(|detection| detection.is_paused && detection.is_at_work()));
+    assert!(state.lens_scores().is_some());
+    // Away and back: it waits, and is not started twice.
+    update(&mut state, Msg::SetLens(Lens::default()));
+    assert_eq!(detect_task(&update(&mut state, Msg::SetLens(lens("induction")))), None);
+    assert_eq!(send(&mut state, DetectorMsg::Resume), [Task::ResumeDetect(detect_id)]);
+    send(&mut state, DetectorMsg::Pause);
+    assert_eq!(send(&mut state, DetectorMsg::Stop), [Task::StopDetect(detect_id)]);
+    update(&mut state, failed(detect_id, error("cancelled")));
+    assert!(send(&mut state, DetectorMsg::Resume).is_empty(), "nothing is at work");
+    // Another run begins unpaused.
+    assert!(detect_task(&send(&mut state, DetectorMsg::Run)).is_some());
+    assert!(state.lens_detection().is_some_and(|detection| !detection.is_paused));
 }

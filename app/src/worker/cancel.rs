@@ -1,8 +1,9 @@
-//! Which requests are cancelled, and letting the event loop run so that a cancellation arrives.
+//! Which requests are cancelled or paused, and letting the event loop run so that the page's wish arrives.
 
 use std::cell::RefCell;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
+use futures::channel::oneshot;
 use js_sys::Promise;
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::JsFuture;
@@ -16,16 +17,58 @@ const MAX_BUSY_MS: f64 = 12.0;
 
 thread_local! {
     static CANCELLED: RefCell<HashSet<u32>> = RefCell::default();
+    /// Paused requests, with what wakes each once it has noticed; dropping it wakes too.
+    static PAUSED: RefCell<HashMap<u32, Option<oneshot::Sender<()>>>> = RefCell::default();
+    /// How long each request was held, milliseconds.
+    static PAUSED_MS: RefCell<HashMap<u32, f64>> = RefCell::default();
 }
 
-/// Cancels a request; nothing happens when it has ended.
+/// Cancels a request, paused or not; nothing happens when it has ended.
 pub fn cancel(id: u32) {
     CANCELLED.with_borrow_mut(|cancelled| cancelled.insert(id));
+    resume(id);
+}
+
+/// Holds a request at its next breath.
+pub fn pause(id: u32) {
+    PAUSED.with_borrow_mut(|paused| {
+        paused.entry(id).or_default();
+    });
+}
+
+/// Lets a paused request go on.
+pub fn resume(id: u32) {
+    // Dropped after the borrow ends: waking must find the map free.
+    drop(PAUSED.with_borrow_mut(|paused| paused.remove(&id)));
 }
 
 /// A request has ended.
 pub fn forget(id: u32) {
     CANCELLED.with_borrow_mut(|cancelled| cancelled.remove(&id));
+    PAUSED_MS.with_borrow_mut(|paused_ms| paused_ms.remove(&id));
+    resume(id);
+}
+
+/// How long a request has been held so far, milliseconds.
+pub fn paused_ms(id: u32) -> f64 {
+    PAUSED_MS.with_borrow(|paused_ms| paused_ms.get(&id).copied().unwrap_or_default())
+}
+
+/// Waits, without turning, while a request is paused.
+async fn while_paused(id: u32) {
+    let wake = PAUSED.with_borrow_mut(|paused| {
+        let (sender, receiver) = oneshot::channel();
+        paused.get_mut(&id).map(|waker| {
+            *waker = Some(sender);
+            receiver
+        })
+    });
+    let Some(wake) = wake else { return };
+    let start_ms = super::now_ms();
+    // Whether it was sent or dropped, the pause is over.
+    let _ = wake.await;
+    let held_ms = super::now_ms() - start_ms;
+    PAUSED_MS.with_borrow_mut(|paused_ms| *paused_ms.entry(id).or_default() += held_ms);
 }
 
 /// Fails once a request is cancelled.
@@ -48,10 +91,12 @@ impl Breather {
         Self { id, since_ms: super::now_ms() }
     }
 
-    /// Lets the event loop run if it has not for a while; fails when the request was cancelled meanwhile.
+    /// Lets the event loop run if it has not for a while, and waits while the request is paused; fails when it was
+    /// cancelled meanwhile.
     pub async fn breathe(&mut self) -> Result<(), ErrorReport> {
         if super::now_ms() - self.since_ms > MAX_BUSY_MS {
             next_task().await;
+            while_paused(self.id).await;
             self.since_ms = super::now_ms();
         }
         check(self.id)
@@ -79,8 +124,55 @@ mod tests {
     use wasm_bindgen_test::{wasm_bindgen_test, wasm_bindgen_test_configure};
 
     use super::*;
+    use crate::protocol::Stage;
+    use crate::worker::post::Reporter;
 
     wasm_bindgen_test_configure!(run_in_dedicated_worker);
+
+    /// Does `then` after a pause, from the event loop.
+    fn after_ms(delay_ms: i32, then: impl FnOnce() + 'static) {
+        let then = Closure::once_into_js(then);
+        let scope = super::super::scope();
+        scope
+            .set_timeout_with_callback_and_timeout_and_arguments_0(then.unchecked_ref(), delay_ms)
+            .expect("workers have timers");
+    }
+
+    /// Breathes until it is held once, or fails.
+    async fn breathe_past_a_look(breather: &mut Breather) -> Result<(), ErrorReport> {
+        breather.since_ms = f64::NEG_INFINITY;
+        breather.breathe().await
+    }
+
+    #[wasm_bindgen_test]
+    async fn a_paused_request_waits_and_its_clock_stands_still() {
+        let (mut held, mut other) = (Breather::new(21), Breather::new(22));
+        let reporter = Reporter::new(21, Stage::Detect);
+        let start = super::super::now_ms();
+        pause(21);
+        after_ms(120, || resume(21));
+        assert!(breathe_past_a_look(&mut other).await.is_ok());
+        assert!(super::super::now_ms() - start < 100.0, "another request is not held");
+        assert!(breathe_past_a_look(&mut held).await.is_ok());
+        let now = super::super::now_ms();
+        assert!(now - start > 100.0, "held for {} ms", now - start);
+        assert!(paused_ms(21) > 80.0 && paused_ms(22) == 0.0);
+        assert!(reporter.elapsed_ms(now) < now - start - 80.0, "{} ms at work", reporter.elapsed_ms(now));
+        assert!(breathe_past_a_look(&mut held).await.is_ok(), "resumed for good");
+        forget(21);
+        assert_eq!(paused_ms(21), 0.0);
+    }
+
+    #[wasm_bindgen_test]
+    async fn a_paused_request_can_be_cancelled() {
+        let mut held = Breather::new(31);
+        pause(31);
+        after_ms(30, || cancel(31));
+        let outcome = breathe_past_a_look(&mut held).await;
+        assert_eq!(outcome.map_err(|error| error.code), Err("cancelled".to_owned()));
+        forget(31);
+        assert!(breathe_past_a_look(&mut held).await.is_ok());
+    }
 
     #[wasm_bindgen_test]
     async fn a_cancellation_arrives_while_a_request_works() {

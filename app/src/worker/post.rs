@@ -1,5 +1,6 @@
 //! What the worker says to the page.
 
+use super::cancel::paused_ms;
 use crate::protocol::{ErrorReport, Event, Progress, Stage};
 
 /// Sends an event.
@@ -31,13 +32,21 @@ pub struct Reporter {
     id: u32,
     stage: Stage,
     start_ms: f64,
+    /// How long the request had been paused when the stage began, milliseconds.
+    paused_before_ms: f64,
     last_ms: f64,
 }
 
 impl Reporter {
     /// A stage of request `id` begins.
     pub fn new(id: u32, stage: Stage) -> Self {
-        Self { id, stage, start_ms: super::now_ms(), last_ms: f64::NEG_INFINITY }
+        Self {
+            id,
+            stage,
+            start_ms: super::now_ms(),
+            paused_before_ms: paused_ms(id),
+            last_ms: f64::NEG_INFINITY,
+        }
     }
 
     /// `done` of `total` units are done.
@@ -57,8 +66,12 @@ impl Reporter {
             return;
         }
         self.last_ms = now;
-        let elapsed_ms = now - self.start_ms;
+        let elapsed_ms = self.elapsed_ms(now);
         let progress = Progress { stage: self.stage, done, total, elapsed_ms, scores: scores() };
         event(&Event::Progress { id: self.id, progress });
+    }
+    /// Time at work by `now_ms`: a pause tells nothing of how fast the work goes.
+    pub fn elapsed_ms(&self, now_ms: f64) -> f64 {
+        now_ms - self.start_ms - (paused_ms(self.id) - self.paused_before_ms)
     }
 }

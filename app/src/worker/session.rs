@@ -117,7 +117,9 @@ pub async fn answer(session: &RefCell<Session>, id: u32, call: Call) -> Result<R
             let engine = session.borrow().engine()?;
             bench(&engine, id, &prefill, repeats).await.map(Reply::Bench)
         }
-        Call::Cancel(_) | Call::Crash => unreachable!("answered as they arrive"),
+        Call::Cancel(_) | Call::Pause(_) | Call::Resume(_) | Call::Crash => {
+            unreachable!("answered as they arrive")
+        }
     }
 }
 
