@@ -3,6 +3,7 @@
 
 mod banner;
 mod detector;
+mod evidence;
 mod footer;
 mod head_map;
 mod header;
@@ -11,7 +12,10 @@ mod output;
 mod pattern;
 mod picker;
 mod prompt;
+mod ranked;
+mod retrieval;
 mod runner;
+mod settings;
 mod strongest;
 mod theme;
 

@@ -2,6 +2,7 @@
 //! outside. It does no IO itself, so it is tested natively; `runner` carries out the [`Task`]s.
 
 pub mod detection;
+pub mod settings;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use headlight_core::report::{BosPolicy, DetectReport, DetectRequest, HeadScores,
 use self::detection::{
     Again, Detection, DetectionStage, DetectorMsg, forget_detections, start_detector, stop_detections,
 };
+use self::settings::Settings;
 
 use crate::models::{FIRST_MODEL, ManifestModel, manifest};
 use crate::protocol::{ErrorReport, ModelSource, Progress, View, ViewRequest};
@@ -138,6 +140,8 @@ pub struct AppState {
     pub detections: BTreeMap<&'static str, Detection>,
     /// Number of the newest detector run.
     pub detect_id: u32,
+    /// What the user asks of detectors.
+    pub settings: Settings,
     /// The head held by a click.
     pub selected: Option<HeadId>,
     /// The head shown while none is held: the strongest of the lens when it was last chosen.
@@ -174,6 +178,7 @@ impl Default for AppState {
             lens: Lens::default(),
             detections: BTreeMap::new(),
             detect_id: 0,
+            settings: Settings::default(),
             selected: None,
             preview: None,
             is_preview_ranked: false,
@@ -556,6 +561,8 @@ fn loaded(
         state.ablated.clear();
         state.held_token = None;
         state.detections.clear();
+        // Ids of another vocabulary.
+        state.settings.custom.cells.clear();
     }
     if state.bos == BosPolicy::On && state.model.as_ref().is_some_and(|model| model.info.bos_id.is_none()) {
         state.bos = BosPolicy::Auto;
@@ -620,12 +627,16 @@ fn viewed(state: &mut AppState, view_id: u32, view: Arc<View>) -> Vec<Task> {
     }
     state.is_running = false;
     state.is_stale = false;
+    state.settings.custom.follow(&view.tokens.ids);
     state.view = Some(view);
     forget_prompt_problem(state);
+    // A detector that reads the prompt may have waited for its tokens.
+    let is_waiting = state.lens_detection().is_none();
+    let detector = if is_waiting { start_detector(state, Again::No) } else { Vec::new() };
     if state.preview.is_none() || !state.is_preview_ranked {
         preview_strongest(state);
     }
-    run_for_pattern(state)
+    detector.into_iter().chain(run_for_pattern(state)).collect()
 }
 
 /// A run that worked disproves what the banner said of an earlier prompt.

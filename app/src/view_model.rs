@@ -5,6 +5,7 @@ pub mod colour;
 pub mod lens;
 pub mod measure;
 pub mod plot;
+pub mod retrieval;
 
 use headlight_core::ids::HeadId;
 use headlight_core::report::{ModelInfo, RunReport, TokenLogit, TokensReport};

@@ -400,6 +400,14 @@ pub enum DetectError {
         /// Tokens of the prompt.
         n_tokens: usize,
     },
+    /// A needle that is not in its text.
+    #[error("text {text} does not hold the needle \"{needle}\"; copy it from the text, letter by letter")]
+    NeedleNotFound {
+        /// Which, counting from 0.
+        text: usize,
+        /// What was looked for.
+        needle: String,
+    },
     /// A prompt that leaves no room for its answer.
     #[error(
         "prompt {prompt} has {n_tokens} tokens and may be answered by {max_new_tokens}, but this model reads at most {n_ctx}; together they must not exceed it"

@@ -277,6 +277,41 @@ fn its_own_needles_find_the_same_heads_and_share_what_was_read() {
     assert_eq!(counted.evidence["set_scores"], json!(report.scores));
 }
 
+fn own_text(text: &str, needle: &str) -> Value {
+    json!({"texts": [{"text": text, "needle": needle, "question": "Question: What?\nAnswer:"}]})
+}
+
+#[test]
+fn a_text_of_ones_own_is_answered_and_its_evidence_says_who_looked_where() {
+    let text = "The library closes at six. The password of the archive is velvet thunder under orange snow. Bring a lamp.";
+    let question = "Question: What is the password of the archive?\nAnswer: The password of the archive is";
+    let needle = "velvet thunder under orange snow";
+    let own = |needle: &str| json!({"texts": [{"text": text, "needle": needle, "question": question}]});
+    let report = generated_report(own(needle));
+    assert!(report.stimulus.starts_with("1 given text"), "{}", report.stimulus);
+    let prompt = &report.evidence["prompts"][0];
+    assert_eq!(prompt["answer"].as_str().map(str::trim), Some(needle));
+    assert_eq!(prompt["recall"], json!(1.0), "{prompt}");
+    let tokens: Vec<String> = serde_json::from_value(prompt["tokens"].clone()).expect("tokens");
+    assert_eq!(tokens.concat(), format!("{text}\n\n{question}"));
+    // The strongest head's score again, from the evidence alone.
+    let copying: Vec<HeadId> =
+        serde_json::from_value(report.evidence["copying_heads"].clone()).expect("heads");
+    let best = copying.iter().position(|head| *head == report.best.head).expect("it copied");
+    let looked_at: Vec<Vec<usize>> = serde_json::from_value(prompt["looked_at"].clone()).expect("positions");
+    let generated: Vec<String> = serde_json::from_value(prompt["generated_tokens"].clone()).expect("tokens");
+    let span: [usize; 2] = serde_json::from_value(prompt["span"].clone()).expect("a span");
+    let copied: std::collections::BTreeSet<&String> = (looked_at[best].iter().zip(&generated))
+        .filter(|(key, token)| (span[0]..span[1]).contains(*key) && tokens[**key] == **token)
+        .map(|(_, token)| token)
+        .collect();
+    let score = copied.len() as f32 / (span[1] - span[0]) as f32;
+    assert!((score - report.best.score).abs() < 1e-6, "{score}, not {}", report.best.score);
+    // Half a word is no row of tokens.
+    let error = smollm2().detect(&request(own("vet thun"))).expect_err("refused");
+    assert!(error.to_string().contains("whole words"), "{error}");
+}
+
 #[test]
 fn the_provenance_runs_it_again_and_a_bos_shifts_the_needle() {
     let params = json!({"n_needles": 1, "depths": [50], "lengths": [128]});
@@ -342,6 +377,12 @@ fn requests_that_cannot_be_scored_are_refused_in_a_sentence() {
             "max_new_tokens is 0",
             "bad_request",
         ),
+        (json!({"texts": []}), "at least one", "nothing_to_read"),
+        (own_text("a b c", "d"), "does not hold the needle \"d\"", "bad_request"),
+        (own_text("a b c", " "), "needle of text 0 is empty", "bad_request"),
+        (own_text("a b a", "a"), "more than once", "bad_request"),
+        (json!({"texts": [], "lengths": [64]}), "exclude", "bad_request"),
+        (json!({"texts": [{"text": "a", "needle": "a"}]}), "question", "bad_request"),
         (json!({"lengths": [300]}), "at most 256", "prompt_too_long"),
         (json!({"lengths": []}), "at least one number", "bad_request"),
         (json!({"lengths": [20]}), "leaves no room", "bad_request"),

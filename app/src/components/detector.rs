@@ -5,14 +5,15 @@ use std::sync::Arc;
 use headlight_core::detect::doc::Doc;
 use headlight_core::report::DetectReport;
 use leptos::prelude::*;
-use serde_json::Value;
 
+use super::evidence::Evidence;
 use super::page;
+use super::settings::DetectorSettings;
 use crate::protocol::ErrorReport;
 use crate::state::Msg;
-use crate::state::detection::{Detection, DetectionStage, DetectorMsg};
-use crate::view_model::lens::{Lens, verdict};
-use crate::view_model::{progress_text, token_text};
+use crate::state::detection::{Detection, DetectionStage, DetectorMsg, RunOffer};
+use crate::view_model::lens::{Lens, stimulus_text, verdict};
+use crate::view_model::progress_text;
 
 /// Heads named one by one below the verdict.
 const N_NAMED: usize = 12;
@@ -60,10 +61,9 @@ pub fn DetectorPanel() -> impl IntoView {
     });
     let shown = page.select(|state| Shown::of(state.lens_detection()));
     let stage = move |doc: &'static Doc| match shown.get() {
-        Shown::NotRun => view! { <Again text="Not run yet." /> }.into_any(),
         Shown::Running => view! { <Running /> }.into_any(),
         Shown::Done(report) => view! { <Found doc report /> }.into_any(),
-        Shown::Stopped => view! { <Again text="Stopped." /> }.into_any(),
+        Shown::NotRun | Shown::Stopped => ().into_any(),
         Shown::Failed(error) => view! { <Failed error /> }.into_any(),
     };
     view! {
@@ -71,6 +71,8 @@ pub fn DetectorPanel() -> impl IntoView {
             let doc = doc.get()?;
             Some(view! {
                 <div class="detector" data-testid="detector" data-detector=doc.id>
+                    <DetectorSettings doc />
+                    <RunOffer />
                     {move || stage(doc)}
                 </div>
             })
@@ -134,16 +136,28 @@ fn Failed(error: ErrorReport) -> impl IntoView {
     }
 }
 
+/// What to do about a detector that is not at work, where there is something to do: run it, or first complete a setting.
 #[component]
-fn Again(text: &'static str) -> impl IntoView {
+fn RunOffer() -> impl IntoView {
     let page = page();
+    let offer = page.select(|state| state.run_offer());
     view! {
-        <div class="toast-line">
-            <p class="quiet">{text}</p>
-            <button class="button" data-testid="detector-run" on:click=move |_| page.send(Msg::Detector(DetectorMsg::Run))>
-                "Run"
-            </button>
-        </div>
+        {move || {
+            let RunOffer { text, can_run } = offer.get()?;
+            Some(view! {
+                <div class="toast-line">
+                    <p class="quiet" data-testid="detector-offer">{text}</p>
+                    <button
+                        class="button"
+                        data-testid="detector-run"
+                        disabled=!can_run
+                        on:click=move |_| page.send(Msg::Detector(DetectorMsg::Run))
+                    >
+                        "Run"
+                    </button>
+                </div>
+            })
+        }}
     }
 }
 
@@ -153,7 +167,7 @@ fn Found(doc: &'static Doc, report: Arc<DetectReport>) -> impl IntoView {
     let named: Vec<_> = report.found.iter().copied().take(N_NAMED).collect();
     let n_more = report.found.len() - named.len();
     let verdict = verdict(&report, doc);
-    let stimulus = format!("{} (n = {})", report.stimulus, report.n);
+    let stimulus = format!("{} (n = {})", stimulus_text(&report), report.n);
     let spread = report.spread.as_ref().map(|spread| {
         let best = report.best.head;
         format!("Standard deviation over draws of {best}: {:.3}.", spread[best.layer][best.head])
@@ -196,94 +210,5 @@ fn Found(doc: &'static Doc, report: Arc<DetectReport>) -> impl IntoView {
                 {format!("Detector {} version {}, seed {}.", doc.id, doc.version, report.provenance.request.seed)}
             </p>
         </details>
-    }
-}
-
-/// What stands behind a score, where the detector has something to show.
-#[component]
-fn Evidence(report: Arc<DetectReport>) -> impl IntoView {
-    let evidence = &report.evidence;
-    let nats = |name: &str| evidence[name].as_f64();
-    let losses = nats("first_copy_nll_nats").zip(nats("second_copy_nll_nats")).map(|(first, second)| {
-        let does = if second < first { "does" } else { "does not" };
-        format!(
-            "Loss on the first copy {first:.2} nats, on the second {second:.2} nats: the model {does} repeat."
-        )
-    });
-    let classes = evidence["best"]["classes"].as_array().map(|classes| {
-        let summary = format!("What {} says of each class", report.best.head);
-        let rows = classes.iter().map(class_row).collect_view();
-        evidence_table(summary, "successor-classes", &["Class", "Pairs", "Next", "Same", "Before"], rows)
-    });
-    let prompts = evidence["prompts"].as_array().map(|prompts| {
-        let n_succeeded = evidence["succeeded"]["n"].as_u64().unwrap_or_default();
-        let summary = format!("{n_succeeded} of {} prompts answered from the needle", prompts.len());
-        let rows = prompts.iter().map(prompt_row).collect_view();
-        evidence_table(summary, "retrieval-prompts", &["Tokens", "Recall", "Needle → generated"], rows)
-    });
-    view! {
-        {losses.map(|text| view! { <p class="quiet">{text}</p> })}
-        {classes}
-        {prompts}
-    }
-}
-
-/// A table behind its one-line summary.
-fn evidence_table(
-    summary: String,
-    testid: &'static str,
-    columns: &[&'static str],
-    rows: impl IntoView + 'static,
-) -> AnyView {
-    let columns =
-        columns.iter().map(|column| view! { <th scope="col">{*column}</th> }.into_any()).collect_view();
-    let label = summary.clone();
-    view! {
-        <details class="detector-doc">
-            <summary>{summary}</summary>
-            <div class="table-scroll" tabindex="0" role="region" aria-label=label>
-                <table data-testid=testid>
-                    <thead>
-                        <tr>{columns}</tr>
-                    </thead>
-                    <tbody>{rows.into_any()}</tbody>
-                </table>
-            </div>
-        </details>
-    }
-    .into_any()
-}
-
-fn prompt_row(prompt: &Value) -> impl IntoView + use<> {
-    let text = |name: &str| token_text(prompt[name].as_str().unwrap_or_default().trim());
-    view! {
-        <tr>
-            <td>{prompt["n_tokens"].to_string()}</td>
-            <td>{format!("{:.2}", prompt["recall"].as_f64().unwrap_or_default())}</td>
-            <td class="mono evidence-text">{format!("{} → {}", text("answer"), text("generated"))}</td>
-        </tr>
-    }
-}
-
-fn class_row(class: &Value) -> impl IntoView + use<> {
-    let share = |name: &str| format!("{:.2}", class[name].as_f64().unwrap_or_default());
-    let text = |row: &Value, name: &str| token_text(row[name].as_str().unwrap_or_default());
-    let pairs: Vec<String> = (class["rows"].as_array().into_iter().flatten())
-        .map(|row| {
-            let mark = if row["hit"] == true { " ✓" } else { "" };
-            format!("{}→{}{mark}", text(row, "from"), text(row, "argmax"))
-        })
-        .collect();
-    view! {
-        <tr>
-            <td>{class["class"].as_str().unwrap_or_default().to_owned()}</td>
-            <td>{class["n"].to_string()}</td>
-            <td>{share("score")}</td>
-            <td>{share("copy_rate")}</td>
-            <td>{share("predecessor_rate")}</td>
-        </tr>
-        <tr>
-            <td class="mono evidence-text" colspan="5">{pairs.join("  ")}</td>
-        </tr>
     }
 }

@@ -5,7 +5,7 @@ use headlight_core::report::HeadScores;
 use leptos::prelude::*;
 use wasm_bindgen::JsCast;
 
-use super::{Page, detector::DetectorPanel, page, strongest::Strongest};
+use super::{Page, detector::DetectorPanel, page, ranked::Ranked, strongest::Strongest};
 use crate::state::Msg;
 use crate::view_model::colour::{scale_gradient, shade};
 use crate::view_model::lens::{Lens, Scale};
@@ -71,9 +71,14 @@ pub fn MapCard() -> impl IntoView {
                     let focused = RwSignal::new(HeadId::new(0, 0));
                     let map = Map { page, n_layers, n_heads, lens, scores, scale, focused, hovered };
                     view! {
-                        <Grid map />
-                        <Readout map />
-                        <Legend scale />
+                        <div class="map-and-rank">
+                            <div>
+                                <Grid map />
+                                <Readout map />
+                                <Legend scale />
+                            </div>
+                            <Ranked />
+                        </div>
                         <Strongest />
                     }
                         .into_any()

@@ -5,6 +5,7 @@ use headlight_core::report::PatternReport;
 use leptos::prelude::*;
 
 use super::pattern::PatternCanvas;
+use super::settings::PaintBar;
 use super::{ViewRef, page};
 use crate::state::Msg;
 use crate::view_model::colour::heat;
@@ -48,6 +49,7 @@ pub fn InspectorCard() -> impl IntoView {
     });
     let inspected = Inspected { view, crosshair, hovered_token, query, texts };
     let is_table = RwSignal::new(false);
+    let is_custom = page.select(|state| state.lens.is_custom());
     view! {
         <section class="card inspector-card" aria-labelledby="inspector-title" data-testid="inspector">
             <InspectorHead head is_table />
@@ -55,6 +57,9 @@ pub fn InspectorCard() -> impl IntoView {
                 when=move || head.get().is_some() && view.with(Option::is_some)
                 fallback=|| view! { <div class="empty">"A head's attention appears here."</div> }
             >
+                <Show when=move || is_custom.get()>
+                    <PaintBar />
+                </Show>
                 <Show when=move || is_table.get() fallback=move || view! { <PatternCanvas view crosshair /> }>
                     <RowTable inspected />
                 </Show>
@@ -121,6 +126,9 @@ fn InspectorHead(head: Memo<Option<HeadId>>, is_table: RwSignal<bool>) -> impl I
 fn Outlined() -> impl IntoView {
     let page = page();
     let text = page.select(|state| {
+        if state.lens.is_custom() {
+            return Some("Outlined: the cells of this prompt that your pattern reads.".to_owned());
+        }
         state.lens.target().map(|target| {
             let target = target.name().replace('_', " ");
             format!("Outlined: the cells of this prompt that the {target} score reads.")

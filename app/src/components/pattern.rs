@@ -6,8 +6,11 @@ use leptos::{html, prelude::*};
 use wasm_bindgen::prelude::*;
 use web_sys::{CanvasRenderingContext2d, HtmlCanvasElement, ImageData};
 
-use super::{ViewRef, page};
+use super::{Page, ViewRef, page};
 use crate::protocol::View;
+use crate::state::Msg;
+use crate::state::detection::{DetectorMsg, Setting};
+use crate::state::settings::CustomPattern;
 use crate::view_model::colour::{Theme, label_ink, pattern_pixels, target_ink};
 use crate::view_model::plot::{Plot, step_cell};
 use crate::view_model::{short_text, token_texts};
@@ -16,6 +19,52 @@ use crate::view_model::{short_text, token_texts};
 const LABEL_CHARS: usize = 9;
 /// Cells smaller than this, CSS pixels, have no room for an outline.
 const MIN_OUTLINED_PX: f64 = 6.0;
+/// How much of the pattern a painted cell covers.
+const PAINT_ALPHA: f64 = 0.55;
+
+/// What is marked on the pattern.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Marks {
+    /// The target that the lens reads.
+    target: Option<AttentionTarget>,
+    /// The user's own pattern, where that is the lens.
+    custom: Option<CustomPattern>,
+}
+
+/// Paints and wipes cells while the custom lens is in paint mode.
+#[derive(Clone, Copy)]
+struct Brush {
+    page: Page,
+    marks: Memo<Marks>,
+    /// Whether the stroke under way paints or wipes.
+    stroke: RwSignal<Option<bool>>,
+}
+
+impl Brush {
+    fn is_in_hand(self) -> bool {
+        self.marks.with(|marks| marks.custom.as_ref().is_some_and(|custom| custom.is_painting))
+    }
+
+    /// Begins a stroke that does the opposite of what the cell is.
+    fn begin(self, cell: (usize, usize)) {
+        let is_on = self
+            .marks
+            .with_untracked(|marks| marks.custom.as_ref().is_some_and(|c| !c.cells.contains(&cell)));
+        self.stroke.set(Some(is_on));
+        self.go_on(cell);
+    }
+
+    /// Goes over another cell.
+    fn go_on(self, cell: (usize, usize)) {
+        if let Some(is_on) = self.stroke.get_untracked() {
+            self.page.send(Msg::Detector(DetectorMsg::Set(Setting::Paint { cell, is_on })));
+        }
+    }
+
+    fn lift(self) {
+        self.stroke.set(None);
+    }
+}
 
 /// The heatmap of the view's pattern; `crosshair` is the cell (query, key) under the pointer.
 #[component]
@@ -26,7 +75,11 @@ pub fn PatternCanvas(
     let page = page();
     let canvas = NodeRef::<html::Canvas>::new();
     let theme = page.select(|state| state.theme());
-    let target = page.select(|state| state.lens.target());
+    let marks = page.select(|state| Marks {
+        target: state.lens.target(),
+        custom: state.lens.is_custom().then(|| state.settings.custom.clone()),
+    });
+    let brush = Brush { page, marks, stroke: RwSignal::new(None) };
     let is_running = page.select(|state| state.is_running);
     let plot = RwSignal::new(Plot::default());
     let resized = RwSignal::new(0_u32);
@@ -34,31 +87,49 @@ pub fn PatternCanvas(
     on_cleanup(move || handle.remove());
     Effect::new(move |_| {
         resized.track();
-        let (theme, target) = (theme.get(), target.get());
+        let (theme, marks) = (theme.get(), marks.get());
         let Some(canvas) = canvas.get() else { return };
         view.with(|view| {
             if let Some(ViewRef(view)) = view {
-                plot.set(draw(&canvas, view, target, theme).unwrap_or_default());
+                plot.set(draw(&canvas, view, &marks, theme).unwrap_or_default());
             }
         });
     });
     let point = move |event: leptos::ev::PointerEvent| {
         let (x, y) = (f64::from(event.offset_x()), f64::from(event.offset_y()));
-        crosshair.set(plot.get_untracked().cell_at(x, y));
+        let cell = plot.get_untracked().cell_at(x, y);
+        // A stroke goes over a cell once, however slowly the pointer crosses it.
+        if let Some(cell) = cell.filter(|_| cell != crosshair.get_untracked()) {
+            brush.go_on(cell);
+        }
+        crosshair.set(cell);
+    };
+    let press = move |event: leptos::ev::PointerEvent| {
+        point(event);
+        if let Some(cell) = crosshair.get_untracked().filter(|_| untrack(|| brush.is_in_hand())) {
+            brush.begin(cell);
+        }
     };
     let on_key = move |event: leptos::ev::KeyboardEvent| {
         if let Some(cell) = step_cell(crosshair.get_untracked(), &event.key(), plot.get_untracked().n_tokens)
         {
             event.prevent_default();
             crosshair.set(Some(cell));
+        } else if [" ", "Enter"].contains(&event.key().as_str()) && untrack(|| brush.is_in_hand()) {
+            event.prevent_default();
+            if let Some(cell) = crosshair.get_untracked() {
+                brush.begin(cell);
+                brush.lift();
+            }
         }
     };
     let head =
         move || view.with(|view| view.as_ref()?.0.pattern.as_ref().map(|pattern| pattern.head.to_string()));
     let label = move || {
         let n_tokens = plot.get().n_tokens;
+        let paints = if brush.is_in_hand() { " Space paints one." } else { "" };
         format!(
-            "Attention pattern of {}, {n_tokens} tokens, query down, key across. Arrow keys read cells.",
+            "Attention pattern of {}, {n_tokens} tokens, query down, key across. Arrow keys read cells.{paints}",
             head().unwrap_or_else(|| "no head".to_owned())
         )
     };
@@ -66,6 +137,7 @@ pub fn PatternCanvas(
         <div class="pattern-frame">
             <canvas
                 node_ref=canvas
+                class:painting=move || brush.is_in_hand()
                 class:stale=move || is_running.get() && head().is_none()
                 tabindex="0"
                 role="img"
@@ -75,8 +147,13 @@ pub fn PatternCanvas(
                 data-head=head
                 data-n-tokens=move || plot.get().n_tokens
                 on:pointermove=point
-                on:pointerdown=point
-                on:pointerleave=move |_| crosshair.set(None)
+                on:pointerdown=press
+                on:pointerup=move |_| brush.lift()
+                on:pointercancel=move |_| brush.lift()
+                on:pointerleave=move |_| {
+                    brush.lift();
+                    crosshair.set(None);
+                }
                 on:blur=move |_| crosshair.set(None)
                 on:keydown=on_key
             ></canvas>
@@ -100,12 +177,7 @@ fn band(left: f64, top: f64, width: f64, height: f64) -> String {
 }
 
 /// Draws the view's pattern at the display's own resolution and tells where its cells are.
-fn draw(
-    canvas: &HtmlCanvasElement,
-    view: &View,
-    target: Option<AttentionTarget>,
-    theme: Theme,
-) -> Result<Plot, JsValue> {
+fn draw(canvas: &HtmlCanvasElement, view: &View, marks: &Marks, theme: Theme) -> Result<Plot, JsValue> {
     let pattern = view.pattern.as_ref().ok_or_else(|| JsValue::from_str("no pattern"))?;
     let dpr = window().device_pixel_ratio();
     let size = f64::from(canvas.client_width());
@@ -120,8 +192,16 @@ fn draw(
     context.set_image_smoothing_enabled(plot.cell * dpr < 1.0);
     let extent = plot.extent();
     context.draw_image_with_html_canvas_element_and_dw_and_dh(&cells, plot.margin, 0.0, extent, extent)?;
-    if let Some(target) = target.filter(|_| plot.cell >= MIN_OUTLINED_PX) {
-        outline_target(&context, &target.keys(&pattern.ids).0, plot, theme);
+    if plot.cell >= MIN_OUTLINED_PX {
+        if let Some(target) = marks.target {
+            outline_target(&context, &target.keys(&pattern.ids).0, plot, theme);
+        }
+        if let Some(custom) = &marks.custom {
+            outline_target(&context, &custom.keys(&pattern.ids), plot, theme);
+        }
+    }
+    if let Some(custom) = &marks.custom {
+        fill_painted(&context, custom, plot, theme);
     }
     if plot.margin > 0.0 {
         draw_labels(&context, &token_texts(&view.tokens), plot, theme)?;
@@ -157,6 +237,21 @@ fn outline_target(context: &CanvasRenderingContext2d, keys: &[Vec<usize>], plot:
             context.stroke_rect(x.round() + 0.5, y.round() + 0.5, plot.cell - 1.0, plot.cell - 1.0);
         }
     }
+}
+
+/// Covers the painted cells, at any size.
+fn fill_painted(context: &CanvasRenderingContext2d, custom: &CustomPattern, plot: Plot, theme: Theme) {
+    context.set_fill_style_str(&target_ink(theme).css());
+    context.set_global_alpha(PAINT_ALPHA);
+    for &(query, key) in custom.cells.iter().filter(|(query, _)| *query < plot.n_tokens) {
+        context.fill_rect(
+            plot.margin + plot.cell * key as f64,
+            plot.cell * query as f64,
+            plot.cell,
+            plot.cell,
+        );
+    }
+    context.set_global_alpha(1.0);
 }
 
 fn draw_labels(

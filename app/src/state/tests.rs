@@ -2,6 +2,8 @@
 
 use headlight_core::report::{HeadScores, PatternReport, Provenance, RunReport};
 
+use super::detection::{Outdated, Setting};
+use super::settings::StimulusChoice;
 use super::*;
 use crate::view_model::measure::Measure;
 
@@ -348,4 +350,111 @@ fn a_paused_detector_goes_on_or_stops_and_its_last_report_is_kept() {
     // Another run begins unpaused.
     assert!(detect_task(&send(&mut state, DetectorMsg::Run)).is_some());
     assert!(state.lens_detection().is_some_and(|detection| !detection.is_paused));
+}
+
+fn set(state: &mut AppState, setting: Setting) -> Vec<Task> {
+    update(state, Msg::Detector(DetectorMsg::Set(setting)))
+}
+
+fn report(request: &DetectRequest) -> Arc<DetectReport> {
+    let best = headlight_core::report::HeadScore { head: HeadId::new(1, 3), score: 0.9 };
+    let provenance = headlight_core::report::DetectProvenance { run: provenance(), request: request.clone() };
+    Arc::new(DetectReport {
+        detector: request.detector.clone(),
+        version: 1,
+        definition: String::new(),
+        stimulus: String::new(),
+        n: 1,
+        scores: vec![vec![0.0; 8]; 2],
+        spread: None,
+        threshold: None,
+        found: Vec::new(),
+        best,
+        evidence: serde_json::Value::Null,
+        provenance,
+    })
+}
+
+/// A detector's run ends well.
+fn done(state: &mut AppState, (detect_id, request): (u32, &DetectRequest)) {
+    update(state, Msg::Detector(DetectorMsg::Done { detect_id, report: report(request) }));
+}
+
+#[test]
+fn the_prompt_as_stimulus_runs_anew_and_a_later_prompt_makes_it_an_earlier_text() {
+    let mut state = loaded_state();
+    answer(&mut state, view(HeadId::new(0, 0), Some(HeadId::new(0, 0))));
+    let first = detect_task(&update(&mut state, Msg::SetLens(lens("induction")))).map(|(id, _)| id);
+    let tasks = set(&mut state, Setting::Stimulus(StimulusChoice::Prompt));
+    assert!(first.is_some_and(|first| tasks.contains(&Task::StopDetect(first))), "{tasks:?}");
+    let asked = detect_task(&tasks).expect("anew");
+    assert_eq!(asked.1.sequences, Some(vec![vec![1]]));
+    done(&mut state, asked);
+    assert_eq!(state.outdated(), None);
+    let mut other = View::clone(&view(HeadId::new(0, 0), Some(HeadId::new(0, 0))));
+    other.tokens.ids = vec![2];
+    update(&mut state, Msg::Typed("b".to_owned()));
+    let tasks = answer(&mut state, Arc::new(other));
+    assert_eq!(detect_task(&tasks), None, "it is the user who runs it again");
+    assert_eq!(state.outdated(), Some(Outdated::Text));
+    assert!(state.run_offer().is_some_and(|offer| offer.can_run && offer.text.contains("earlier text")));
+    // Another detector follows the choice; weights have no stimulus.
+    let tasks = update(&mut state, Msg::SetLens(lens("entropy")));
+    assert_eq!(detect_task(&tasks).and_then(|(_, request)| request.sequences.clone()), Some(vec![vec![2]]));
+    let tasks = update(&mut state, Msg::SetLens(lens("copying")));
+    assert_eq!(detect_task(&tasks).map(|(_, request)| request.sequences.clone()), Some(None));
+    // Back to what was generated: the first detector's own sequences again.
+    update(&mut state, Msg::SetLens(lens("induction")));
+    let tasks = set(&mut state, Setting::Stimulus(StimulusChoice::Generated));
+    assert_eq!(detect_task(&tasks).map(|(_, request)| request.sequences.clone()), Some(None));
+}
+
+#[test]
+fn a_prompt_that_is_not_there_yet_is_waited_for() {
+    let mut state = loaded_state();
+    set(&mut state, Setting::Stimulus(StimulusChoice::Prompt));
+    assert_eq!(detect_task(&update(&mut state, Msg::SetLens(lens("induction")))), None);
+    assert!(detect_task(&answer(&mut state, view(HeadId::new(0, 0), None))).is_some());
+}
+
+#[test]
+fn a_pattern_of_ones_own_runs_when_asked_and_on_the_prompt_once_painted() {
+    let mut state = loaded_state();
+    answer(&mut state, view(HeadId::new(0, 0), Some(HeadId::new(0, 0))));
+    assert_eq!(detect_task(&update(&mut state, Msg::SetLens(lens("custom")))), None, "it has no cell");
+    assert!(state.run_offer().is_some_and(|offer| !offer.can_run && offer.text.contains("paint cells")));
+    set(&mut state, Setting::Offsets("-1".to_owned()));
+    let run = |state: &mut AppState| update(state, Msg::Detector(DetectorMsg::Run));
+    let tasks = run(&mut state);
+    let asked = detect_task(&tasks).expect("runs");
+    assert_eq!((&asked.1.sequences, asked.1.params["offsets"][0].as_i64()), (&None, Some(-1)));
+    done(&mut state, asked);
+    assert!(state.lens_scores().is_some() && state.outdated().is_none());
+    set(&mut state, Setting::Paint { cell: (0, 1), is_on: true });
+    assert_eq!(state.outdated(), None, "a cell ahead is refused");
+    set(&mut state, Setting::Paint { cell: (0, 0), is_on: true });
+    assert_eq!(state.outdated(), Some(Outdated::Settings));
+    let tasks = run(&mut state);
+    let asked = detect_task(&tasks).expect("runs");
+    assert_eq!(asked.1.sequences, Some(vec![vec![1]]));
+    assert_eq!(asked.1.params["cells"], serde_json::json!([[0, 0]]));
+    // A broken offset is never sent.
+    set(&mut state, Setting::Offsets("1".to_owned()));
+    done(&mut state, asked);
+    assert_eq!(run(&mut state), []);
+    assert_eq!(state.outdated(), Some(Outdated::Settings));
+}
+
+#[test]
+fn retrieval_waits_for_its_button_after_a_change() {
+    let mut state = loaded_state();
+    let tasks = update(&mut state, Msg::SetLens(lens("retrieval")));
+    let asked = detect_task(&tasks).expect("runs");
+    assert!(asked.1.params.is_null());
+    done(&mut state, asked);
+    assert_eq!(set(&mut state, Setting::OwnText(true)), []);
+    assert_eq!(set(&mut state, Setting::Causal(true)), []);
+    assert_eq!(state.outdated(), Some(Outdated::Settings));
+    let tasks = update(&mut state, Msg::Detector(DetectorMsg::Run));
+    assert!(detect_task(&tasks).is_some_and(|(_, request)| request.params["texts"][0].is_object()));
 }

@@ -6,7 +6,7 @@ use headlight_core::detect::{AttentionTarget, DOCS};
 use headlight_core::ids::HeadId;
 use headlight_core::report::{DetectReport, HeadScores};
 
-use super::measure::Measure;
+use super::measure::{Measure, rank_of, ranking};
 
 /// What the map shows.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -33,9 +33,20 @@ pub enum Scale {
 }
 
 impl Lens {
-    /// Detectors that the map offers: those that need no input of the user's.
+    /// Detectors that the map offers.
     pub fn detectors() -> impl Iterator<Item = Self> {
-        DOCS.iter().filter(|doc| doc.id != "custom").map(Self::Detector)
+        DOCS.iter().map(Self::Detector)
+    }
+
+    /// Whether it is the detector of the user's own pattern.
+    pub fn is_custom(self) -> bool {
+        matches!(self, Self::Detector(doc) if doc.id == "custom")
+    }
+
+    /// Whether it is a detector that can read given sequences in place of its own.
+    pub fn takes_sequences(self) -> bool {
+        // Retrieval reads prompts with an answer in them, which sequences alone are not.
+        matches!(self, Self::Detector(doc) if !doc.weights_only && doc.id != "retrieval")
     }
 
     /// A name for the menu's values and for links.
@@ -110,6 +121,30 @@ pub fn report_scores(report: &DetectReport) -> HeadScores {
     HeadScores { target: report.detector.clone(), scores: report.scores.clone(), n_rows: report.n }
 }
 
+/// A row of the ranked table.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RankedHead {
+    /// The head.
+    pub head: HeadId,
+    /// Its place, from 1; equal scores share the better one.
+    pub rank: usize,
+    /// Its score as printed.
+    pub text: String,
+    /// Standard deviation over draws, where there are several.
+    pub spread: Option<f32>,
+}
+
+/// Every head from the highest score down; empty when there is nothing to rank.
+pub fn ranked(scores: &HeadScores, spread: Option<&Vec<Vec<f32>>>) -> Vec<RankedHead> {
+    let row = |(head, score): (HeadId, f32)| RankedHead {
+        head,
+        rank: rank_of(scores, head).unwrap_or_default(),
+        text: format!("{score:.3}"),
+        spread: spread.and_then(|spread| spread.get(head.layer)?.get(head.head).copied()),
+    };
+    ranking(scores).into_iter().map(row).collect()
+}
+
 /// What a finished detector says, in a sentence: the heads it names, or that there are none and which comes nearest.
 pub fn verdict(report: &DetectReport, doc: &Doc) -> String {
     let best = format!("{} {:.2}", report.best.head, report.best.score);
@@ -121,6 +156,14 @@ pub fn verdict(report: &DetectReport, doc: &Doc) -> String {
         0 => format!("None found: no head is above {line}. The nearest is {best}."),
         1 => format!("1 head is above {line}: {best}."),
         n => format!("{n} heads are above {line}; the strongest is {best}."),
+    }
+}
+
+/// What the model read, in words: the prompt where that was the stimulus.
+pub fn stimulus_text(report: &DetectReport) -> String {
+    match report.provenance.request.sequences.as_deref() {
+        Some([ids]) => format!("The prompt, {} tokens as they are", ids.len()),
+        _ => report.stimulus.clone(),
     }
 }
 
@@ -209,6 +252,30 @@ mod tests {
         let found = labels(reports.iter(), HeadId::new(0, 1));
         assert_eq!(found, [("Induction (prefix matching)".to_owned(), 0.9)]);
         assert!(labels(reports.iter().take(1), HeadId::new(0, 0)).is_empty());
+    }
+
+    #[test]
+    fn a_report_says_that_it_read_the_prompt() {
+        let mut report = report("induction", vec![vec![0.1, 0.9]], Vec::new());
+        report.stimulus = "25 tokens".to_owned();
+        assert_eq!(stimulus_text(&report), "25 tokens");
+        report.provenance.request.sequences = Some(vec![vec![1, 2, 1]]);
+        assert_eq!(stimulus_text(&report), "The prompt, 3 tokens as they are");
+        assert!(!Lens::Detector(doc("copying")).takes_sequences());
+        assert!(!Lens::Detector(doc("retrieval")).takes_sequences());
+        assert!(Lens::Detector(doc("custom")).takes_sequences());
+    }
+
+    #[test]
+    fn the_ranked_table_shares_places_and_knows_the_spread() {
+        let scores =
+            HeadScores { target: String::new(), scores: vec![vec![0.5, 0.25], vec![0.5, 1.0]], n_rows: 1 };
+        let rows = ranked(&scores, Some(&vec![vec![0.1, 0.2], vec![0.3, 0.4]]));
+        let places: Vec<_> = rows.iter().map(|row| (row.head.to_string(), row.rank)).collect();
+        let wanted = [("L1H1", 1), ("L0H0", 2), ("L1H0", 2), ("L0H1", 4)];
+        assert_eq!(places, wanted.map(|(head, rank)| (head.to_owned(), rank)));
+        assert_eq!((rows[0].text.as_str(), rows[0].spread), ("1.000", Some(0.4)));
+        assert!(ranked(&HeadScores { n_rows: 0, ..scores }, None).is_empty());
     }
 
     #[test]

@@ -2,7 +2,9 @@
 
 mod causal;
 mod copies;
+mod evidence;
 mod haystack;
+mod texts;
 
 use std::ops::Range;
 
@@ -12,10 +14,11 @@ use serde_json::{Value, json};
 use self::causal::{CausalParams, CausalTask, Contest, Question};
 use self::copies::{CopyScores, recall};
 use self::haystack::{Haystacks, NEEDLES, Placement};
+use self::texts::GivenText;
 use super::doc::{Doc, Threshold};
 use super::{Ask, DetectError, Detector, Draws, Findings, Ground, HeadTable, MAX_PARAM, Work};
 use crate::backend::Backend;
-use crate::decode::{Decode, StopRules};
+use crate::decode::{Decode, Generated, StopRules};
 use crate::forward::KvCache;
 use crate::hooks::{PlanError, check_ids};
 use crate::ids::TokenId;
@@ -36,7 +39,8 @@ pub(super) const DETECTOR: Detector = Detector {
                 wrong. 0 to 1. Parameters: scoring \"set\" (the paper's, default) or \"count\" (the authors' script: every \
                 copying step adds 1 / the answer's length, repeats included); lengths ([256] tokens), depths ([0, 25, 50, 75, \
                 100] percent), n_needles (3 of 6), max_new_tokens (20), or prompts of your own ([{\"ids\", \"span\": [start, \
-                end], \"max_new_tokens\", \"stop_ids\"}]); causal ({\"k\": 5, \"n_draws\": 10, \"n_prompts\": 4, \"edits\": [\"zero\", \
+                end], \"max_new_tokens\", \"stop_ids\"}]), or texts of your own ([{\"text\", \"needle\", \"question\"}]: the needle is \
+                the part of the text that answers, the question ends where the answer begins); causal ({\"k\": 5, \"n_draws\": 10, \"n_prompts\": 4, \"edits\": [\"zero\", \
                 \"mean\"]}) also measures how much less probable the right answer is without the k strongest heads, against k \
                 other heads of their layers.",
         stimulus: "Sentences with an answer (needles), put after a sentence's end at several depths of public-domain prose \
@@ -66,6 +70,7 @@ const SUCCESS_RECALL: f32 = 0.5;
 struct Params {
     scoring: Scoring,
     prompts: Option<Vec<GivenPrompt>>,
+    texts: Option<Vec<GivenText>>,
     lengths: Option<Vec<usize>>,
     depths: Option<Vec<f32>>,
     n_needles: Option<usize>,
@@ -125,8 +130,25 @@ pub(super) struct RetrievalWork {
     n_layers: usize,
 }
 
+impl Params {
+    /// Fails when more than one stimulus is named.
+    fn check_one_stimulus(&self) -> Result<(), DetectError> {
+        let is_generated = self.lengths.is_some() || self.depths.is_some() || self.n_needles.is_some();
+        let n_named =
+            [self.prompts.is_some(), self.texts.is_some(), is_generated].into_iter().filter(|is| *is);
+        if n_named.count() > 1 {
+            return Err(DetectError::Params(
+                "prompts or texts of your own exclude each other, and lengths, depths and n_needles; leave out the one or \
+                 the others"
+                    .to_owned(),
+            ));
+        }
+        Ok(())
+    }
+}
+
 fn plan(ask: &Ask<'_>) -> Result<Work, DetectError> {
-    let params: Params = ask.params()?;
+    let mut params: Params = ask.params()?;
     if ask.sequences.is_some() {
         return Err(DetectError::Params(
             "sequences alone do not say where the answer is; give {\"prompts\": [{\"ids\": [5, 6, 7, 8], \"span\": [1, 3]}]} in \
@@ -138,15 +160,11 @@ fn plan(ask: &Ask<'_>) -> Result<Work, DetectError> {
         causal.check(ask.config.n_layers * ask.config.n_heads)?;
     }
     let causal = params.causal.clone();
-    let (stimulus, prompts) = match params.prompts {
-        Some(_) if params.lengths.is_some() || params.depths.is_some() || params.n_needles.is_some() => {
-            return Err(DetectError::Params(
-                "prompts of your own exclude lengths, depths and n_needles; leave out the one or the others"
-                    .to_owned(),
-            ));
-        }
-        Some(given) => given_prompts(given, params.max_new_tokens),
-        None => generated_prompts(ask, &params)?,
+    params.check_one_stimulus()?;
+    let (stimulus, prompts) = match (params.prompts.take(), &params.texts) {
+        (Some(given), _) => given_prompts(given, params.max_new_tokens),
+        (None, Some(texts)) => prompts_of_texts(ask, texts, params.max_new_tokens)?,
+        (None, None) => generated_prompts(ask, &params)?,
     };
     check_prompts(ask, &prompts, causal.is_some())?;
     let n_layers = ask.config.n_layers;
@@ -162,6 +180,30 @@ fn given_prompts(given: Vec<GivenPrompt>, max_new_tokens: Option<usize>) -> (Str
         RetrievalPrompt { ids, span: span.0..span.1, rules, placement: None }
     });
     (stimulus, prompts.collect())
+}
+
+fn prompts_of_texts(
+    ask: &Ask<'_>,
+    texts: &[GivenText],
+    max_new_tokens: Option<usize>,
+) -> Result<(String, Vec<RetrievalPrompt>), DetectError> {
+    let rules = StopRules {
+        max_new_tokens: max_new_tokens.unwrap_or(MAX_NEW_TOKENS),
+        stop_ids: stop_ids(ask.tokenizer)?,
+    };
+    let prompts = texts
+        .iter()
+        .enumerate()
+        .map(|(number, text)| text.prompt(number, ask.bos, rules.clone(), ask.tokenizer))
+        .collect::<Result<Vec<_>, _>>()?;
+    let noun = if texts.len() == 1 { "given text" } else { "given texts" };
+    let stimulus = format!("{} {noun} with their own needles, {}", texts.len(), bos_text(ask.bos));
+    Ok((stimulus, prompts))
+}
+
+/// Whether a BOS comes first, for people.
+fn bos_text(bos: Option<TokenId>) -> String {
+    bos.map_or_else(|| "no BOS".to_owned(), |id| format!("BOS {id} in front"))
 }
 
 fn generated_prompts(ask: &Ask<'_>, params: &Params) -> Result<(String, Vec<RetrievalPrompt>), DetectError> {
@@ -183,7 +225,7 @@ fn generated_prompts(ask: &Ask<'_>, params: &Params) -> Result<(String, Vec<Retr
         rules: rules.clone(),
         placement: Some(hidden.placement),
     });
-    let bos = ask.bos.map_or_else(|| "no BOS".to_owned(), |id| format!("BOS {id} in front"));
+    let bos = bos_text(ask.bos);
     let stimulus = format!(
         "{} needles at depths of {} percent in prompts of at most {} tokens, {bos}, seed {}",
         haystacks.n_needles,
@@ -255,7 +297,7 @@ fn check_prompts(ask: &Ask<'_>, prompts: &[RetrievalPrompt], is_causal: bool) ->
 
 /// What came of one prompt.
 struct PromptResult {
-    generated: Vec<TokenId>,
+    generated: Vec<Generated>,
     recall: f32,
     /// Tokens at the beginning whose keys and values were there from the prompt before.
     n_shared: usize,
@@ -264,6 +306,10 @@ struct PromptResult {
 impl PromptResult {
     fn succeeded(&self) -> bool {
         self.recall > SUCCESS_RECALL
+    }
+
+    fn ids(&self) -> Vec<TokenId> {
+        self.generated.iter().map(|token| token.id).collect()
     }
 }
 
@@ -410,12 +456,12 @@ impl<B: Backend> RetrievalTask<B> {
         let prompt = &self.work.prompts[self.results.len()];
         let (generated, cache) = decode.finish();
         let scores = CopyScores::of(&prompt.ids, prompt.span.clone(), &generated);
-        let generated: Vec<TokenId> = generated.into_iter().map(|token| token.id).collect();
+        let ids: Vec<TokenId> = generated.iter().map(|token| token.id).collect();
         self.cached_ids.clone_from(&prompt.ids);
-        self.cached_ids.extend(&generated);
+        self.cached_ids.extend(&ids);
         self.cached_ids.truncate(cache.n_tokens());
         self.cache = cache;
-        let result = PromptResult { recall: recall(prompt.answer(), &generated), generated, n_shared };
+        let result = PromptResult { recall: recall(prompt.answer(), &ids), generated, n_shared };
         self.all.push(&scores);
         if result.succeeded() {
             self.succeeded.push(&scores);
@@ -436,9 +482,11 @@ impl<B: Backend> RetrievalTask<B> {
 
     fn evidence(&self, tokenizer: &Tokenizer) -> Value {
         let table = |draws: &Draws| (draws.n() > 0).then(|| draws.mean());
+        let copying = evidence::copying_heads(&self.partial());
         let prompts = self.work.prompts.iter().zip(&self.results);
-        let prompts: Vec<Value> =
-            prompts.map(|(prompt, result)| prompt_evidence(prompt, result, tokenizer)).collect();
+        let prompts: Vec<Value> = prompts
+            .map(|(prompt, result)| evidence::of_prompt(prompt, result, &copying, tokenizer))
+            .collect();
         json!({
             "scoring": self.work.scoring,
             "set_scores": table(&self.all.set).filter(|_| self.work.scoring != Scoring::Set),
@@ -451,6 +499,7 @@ impl<B: Backend> RetrievalTask<B> {
             },
             "n_tokens": self.work.prompts.iter().map(|prompt| prompt.ids.len()).sum::<usize>(),
             "n_tokens_shared": self.results.iter().map(|result| result.n_shared).sum::<usize>(),
+            "copying_heads": copying,
             "prompts": prompts,
             "causal": match &self.causal {
                 Causal::Ahead => Value::Null,
@@ -459,20 +508,6 @@ impl<B: Backend> RetrievalTask<B> {
             },
         })
     }
-}
-
-fn prompt_evidence(prompt: &RetrievalPrompt, result: &PromptResult, tokenizer: &Tokenizer) -> Value {
-    let text = |ids: &[TokenId]| ids.iter().map(|&id| tokenizer.spelling(id).text).collect::<String>();
-    json!({
-        "placement": prompt.placement,
-        "n_tokens": prompt.ids.len(),
-        "span": [prompt.span.start, prompt.span.end],
-        "answer": text(prompt.answer()),
-        "generated": text(&result.generated),
-        "generated_ids": result.generated,
-        "recall": result.recall,
-        "succeeded": result.succeeded(),
-    })
 }
 
 /// Ids that two sequences have in common at their beginning.

@@ -188,7 +188,11 @@ impl Haystacks {
 }
 
 /// Positions of the tokens that stand for any byte of `part`, its leading space aside.
-fn positions_of(tokens: &[(TokenId, Range<usize>)], text: &str, part: Range<usize>) -> Range<usize> {
+pub(super) fn positions_of(
+    tokens: &[(TokenId, Range<usize>)],
+    text: &str,
+    part: Range<usize>,
+) -> Range<usize> {
     let start = part.end - text[part.clone()].trim_start().len();
     let first = tokens.iter().position(|(_, bytes)| bytes.end > start).unwrap_or(tokens.len());
     let end = tokens.iter().rposition(|(_, bytes)| bytes.start < part.end).map_or(0, |last| last + 1);
@@ -196,7 +200,7 @@ fn positions_of(tokens: &[(TokenId, Range<usize>)], text: &str, part: Range<usiz
 }
 
 /// Whether these tokens are this text and not stand-ins for unknown words; white space aside.
-fn spells(tokens: &[(TokenId, Range<usize>)], text: &str, tokenizer: &Tokenizer) -> bool {
+pub(super) fn spells(tokens: &[(TokenId, Range<usize>)], text: &str, tokenizer: &Tokenizer) -> bool {
     let spelt: String = tokens.iter().map(|(id, _)| tokenizer.spelling(*id).text).collect();
     let letters = |text: &str| text.split_whitespace().collect::<String>();
     letters(&spelt) == letters(text)
