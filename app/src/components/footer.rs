@@ -20,12 +20,12 @@ pub fn Footer() -> impl IntoView {
                     "it off is the test. Query and key positions count from 0, a BOS included."
                 </p>
                 <dl>
-                    {Measure::ALL
+                    {Measure::all()
                         .into_iter()
                         .map(|measure| {
                             view! {
                                 <dt>{measure.label()}</dt>
-                                <dd>{measure.definition()} " Source: " {measure.source()} "."</dd>
+                                <dd>{measure.doc().score} " Source: " {measure.doc().source} "."</dd>
                             }
                         })
                         .collect_view()}

@@ -112,7 +112,7 @@ fn LensMenu() -> impl IntoView {
                 }
             >
                 <optgroup label="Attention on this prompt">
-                    {Measure::ALL.map(Lens::Prompt).into_iter().map(option).collect_view()}
+                    {Measure::all().map(Lens::Prompt).into_iter().map(option).collect_view()}
                 </optgroup>
                 <optgroup label="Detectors, on their own stimulus">
                     {Lens::detectors().map(option).collect_view()}
@@ -311,7 +311,7 @@ fn ScoreTable() -> impl IntoView {
             let cells = |head| {
                 let own =
                     detector.get().map(|_| lens_scores.as_ref().and_then(|scores| score_of(scores, head)));
-                let of_prompt = Measure::ALL
+                let of_prompt = Measure::all()
                     .map(|measure| measure.scores(scores).and_then(|scores| score_of(scores, head)));
                 own.into_iter().chain(of_prompt).map(text).collect::<Vec<_>>()
             };
@@ -325,7 +325,7 @@ fn ScoreTable() -> impl IntoView {
                     <tr>
                         <th scope="col">"Head"</th>
                         {move || detector.get().map(|title| view! { <th scope="col">{title}</th> })}
-                        {Measure::ALL
+                        {Measure::all()
                             .into_iter()
                             .map(|measure| view! { <th scope="col">{measure.label()}</th> })
                             .collect_view()}

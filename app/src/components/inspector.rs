@@ -285,7 +285,7 @@ fn Scores(head: Memo<Option<HeadId>>) -> impl IntoView {
             let scores = measure.scores(&view.scores);
             (measure, scores.and_then(|scores| Some((score_of(scores, head)?, rank_of(scores, head)?))))
         };
-        Some(Measure::ALL.map(row))
+        Some(Measure::all().map(row))
     });
     let n_heads = page.select(|state| state.model.as_ref().map(|m| m.info.n_layers * m.info.n_heads));
     let shared = page.select(|state| {
@@ -352,7 +352,7 @@ fn ScoreLine(row: ScoreRow, n_heads: usize) -> impl IntoView {
     let width = score.map_or(0.0, |(score, _)| score * 100.0);
     let value = score.map_or_else(|| "none".to_owned(), |(score, _)| format!("{score:.2}"));
     let rank = score.map(|(_, rank)| format!("{rank} of {n_heads}"));
-    let help = format!("{} {}.", measure.definition(), measure.source());
+    let help = format!("{} {}.", measure.doc().score, measure.doc().source);
     view! {
         <div class="score-row" title=help>
             <span>{measure.label()}</span>

@@ -22,7 +22,7 @@ pub fn Strongest() -> impl IntoView {
     let scale = page.select(|state| state.lens.scale(state.lens_scores().as_ref()));
     view! {
         <div class="strongest">
-            <h3>{move || format!("Strongest: {}", lens.get().meaning())}</h3>
+            <h3>{move || format!("Strongest: {}", lens.get().label())}</h3>
             {move || {
                 let rows = rows.get().unwrap_or_default();
                 if rows.is_empty() {

@@ -125,7 +125,7 @@ fn another_prompt_does_not_move_the_preview() {
     update(&mut state, Msg::Typed("b".to_owned()));
     answer(&mut state, view(second, Some(first)));
     assert_eq!(state.shown_head(), Some(first));
-    update(&mut state, Msg::SetLens(Lens::Prompt(Measure::Induction)));
+    update(&mut state, Msg::SetLens(Lens::Prompt(Measure::default())));
     assert_eq!(state.shown_head(), Some(second));
 }
 

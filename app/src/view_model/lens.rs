@@ -79,23 +79,15 @@ impl Lens {
     /// As the page writes it before a number.
     pub fn name(self) -> String {
         match self {
-            Self::Prompt(measure) => measure.name().to_owned(),
+            Self::Prompt(measure) => measure.name(),
             Self::Detector(doc) => doc.id.replace('_', " "),
-        }
-    }
-
-    /// What a high score means, for a heading.
-    pub fn meaning(self) -> &'static str {
-        match self {
-            Self::Prompt(measure) => measure.meaning(),
-            Self::Detector(doc) => doc.title,
         }
     }
 
     /// The cells of a pattern that this lens reads, where it reads any.
     pub fn target(self) -> Option<AttentionTarget> {
         let name = match self {
-            Self::Prompt(measure) => measure.target(),
+            Self::Prompt(measure) => return Some(measure.0),
             // The three ways to measure induction read the same cells.
             Self::Detector(doc) if doc.id.starts_with("induction") => "induction",
             Self::Detector(doc) => doc.id,
@@ -214,7 +206,7 @@ mod tests {
 
     #[test]
     fn keys_round_trip() {
-        for lens in Measure::ALL.map(Lens::Prompt).into_iter().chain(Lens::detectors()) {
+        for lens in Measure::all().map(Lens::Prompt).into_iter().chain(Lens::detectors()) {
             assert_eq!(Lens::of_key(&lens.key()), Some(lens));
         }
         assert_eq!(Lens::of_key("detector:no_such"), None);
@@ -223,7 +215,7 @@ mod tests {
 
     #[test]
     fn lenses_that_read_attention_know_their_cells() {
-        assert!(Measure::ALL.iter().all(|measure| Lens::Prompt(*measure).target().is_some()));
+        assert!(Measure::all().iter().all(|measure| Lens::Prompt(*measure).target().is_some()));
         assert_eq!(Lens::Detector(doc("induction_jittered")).target(), Some(AttentionTarget::Induction));
         assert_eq!(Lens::Detector(doc("first_token")).target(), Some(AttentionTarget::FirstToken));
         assert_eq!(Lens::Detector(doc("copying")).target(), None);

@@ -1,121 +1,61 @@
-//! The five readings of a head on a prompt, in words, and their ranking. The numbers come from the core's `detect`.
+//! The five readings of a head on a prompt, and their ranking. The numbers come from the core's `detect`, and so do the
+//! texts: a reading is the attention target of the detector of the same name, which says what it is.
 
+use headlight_core::detect::doc::Doc;
+use headlight_core::detect::{AttentionTarget, DOCS};
 use headlight_core::ids::HeadId;
 use headlight_core::report::HeadScores;
 
 /// What the head map is coloured by.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Measure {
-    /// Attention to what followed earlier copies of this token.
-    #[default]
-    Induction,
-    /// Attention to the token before.
-    PreviousToken,
-    /// Attention to earlier copies of this token.
-    DuplicateToken,
-    /// Attention to the first token.
-    FirstToken,
-    /// Attention to the token itself.
-    CurrentToken,
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Measure(pub AttentionTarget);
+
+impl Default for Measure {
+    fn default() -> Self {
+        Self(AttentionTarget::Induction)
+    }
 }
 
 impl Measure {
     /// Every measure, in the order of the menu.
-    pub const ALL: [Self; 5] =
-        [Self::Induction, Self::PreviousToken, Self::DuplicateToken, Self::FirstToken, Self::CurrentToken];
+    pub fn all() -> [Self; 5] {
+        AttentionTarget::ALL.map(Self)
+    }
 
     /// The name of the core's attention target.
-    pub const fn target(self) -> &'static str {
-        match self {
-            Self::Induction => "induction",
-            Self::PreviousToken => "previous_token",
-            Self::DuplicateToken => "duplicate_token",
-            Self::FirstToken => "first_token",
-            Self::CurrentToken => "current_token",
-        }
+    pub fn target(self) -> &'static str {
+        self.0.name()
     }
 
     /// The measure of a target's name.
     pub fn of_target(target: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|measure| measure.target() == target)
+        Self::all().into_iter().find(|measure| measure.target() == target)
+    }
+
+    /// What the detector of the same target says of itself.
+    pub fn doc(self) -> &'static Doc {
+        let found = DOCS.iter().find(|doc| doc.id == self.target());
+        found.expect("every attention target has a detector")
     }
 
     /// As the page writes it, within a sentence.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Induction => "induction",
-            Self::PreviousToken => "previous token",
-            Self::DuplicateToken => "duplicate token",
-            Self::FirstToken => "first token",
-            Self::CurrentToken => "current token",
-        }
+    pub fn name(self) -> String {
+        self.target().replace('_', " ")
     }
 
-    /// As a label.
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::Induction => "Induction",
-            Self::PreviousToken => "Previous token",
-            Self::DuplicateToken => "Duplicate token",
-            Self::FirstToken => "First token",
-            Self::CurrentToken => "Current token",
-        }
-    }
-
-    /// What a high score means.
-    pub const fn meaning(self) -> &'static str {
-        match self {
-            Self::Induction => "looks at what came after the last time this token appeared",
-            Self::PreviousToken => "looks one token back",
-            Self::DuplicateToken => "looks at earlier copies of the same token",
-            Self::FirstToken => "rests on the first token",
-            Self::CurrentToken => "looks at the token itself",
-        }
-    }
-
-    /// The definition, in the notation of the method note.
-    pub const fn definition(self) -> &'static str {
-        match self {
-            Self::Induction => {
-                "Mean over queries whose token appeared before of the attention summed over the keys that follow those \
-                 earlier copies."
-            }
-            Self::PreviousToken => {
-                "Mean over queries 1 and later of the attention to the key one position back."
-            }
-            Self::DuplicateToken => {
-                "Mean over queries whose token appeared before of the attention summed over those earlier copies."
-            }
-            Self::FirstToken => "Mean over queries 1 and later of the attention to key 0.",
-            Self::CurrentToken => {
-                "Mean over queries 1 and later of the attention to the query's own position."
-            }
-        }
-    }
-
-    /// Where the measure comes from.
-    pub const fn source(self) -> &'static str {
-        match self {
-            Self::Induction => {
-                "Olsson et al. 2022, “In-context Learning and Induction Heads” (prefix matching, with the erratum of \
-                 September 2022)"
-            }
-            Self::PreviousToken => "Elhage et al. 2021, “A Mathematical Framework for Transformer Circuits”",
-            Self::DuplicateToken => "Wang et al. 2022, “Interpretability in the Wild”",
-            Self::FirstToken => {
-                "Xiao et al. 2023, “Efficient Streaming Language Models with Attention Sinks”"
-            }
-            Self::CurrentToken => "TransformerLens, head detector",
-        }
+    /// As a label; a detector's title says more than a column has room for.
+    pub fn label(self) -> &'static str {
+        let title = self.doc().title;
+        title.split_once(" (").map_or(title, |(short, _)| short)
     }
 
     /// What a prompt without a single target lacks.
-    pub const fn absent(self) -> &'static str {
-        match self {
-            Self::Induction | Self::DuplicateToken => {
+    pub fn absent(self) -> &'static str {
+        match self.0 {
+            AttentionTarget::Induction | AttentionTarget::DuplicateToken => {
                 "No token of this prompt appears twice, so there is nothing to measure."
             }
-            Self::PreviousToken | Self::FirstToken | Self::CurrentToken => {
+            AttentionTarget::PreviousToken | AttentionTarget::FirstToken | AttentionTarget::CurrentToken => {
                 "The prompt is a single token, so there is nothing to measure."
             }
         }
@@ -192,15 +132,17 @@ mod tests {
     fn a_prompt_without_targets_has_no_scores_and_says_so() {
         assert_eq!(score_of(&scores(0), HeadId::new(0, 1)), None);
         assert!(ranking(&scores(0)).is_empty());
-        assert!(caption(Measure::Induction, Some(&scores(0))).contains("appears twice"));
-        assert!(caption(Measure::Induction, Some(&scores(1))).contains("1 row of"));
+        assert!(caption(Measure::default(), Some(&scores(0))).contains("appears twice"));
+        assert!(caption(Measure::default(), Some(&scores(1))).contains("1 row of"));
     }
 
     #[test]
-    fn targets_round_trip_with_the_cores() {
-        let core: Vec<&str> = headlight_core::detect::AttentionTarget::ALL.iter().map(|t| t.name()).collect();
-        let ours: Vec<&str> = Measure::ALL.iter().map(|m| m.target()).collect();
-        assert_eq!(core, ours);
-        assert!(Measure::ALL.iter().all(|m| Measure::of_target(m.target()) == Some(*m)));
+    fn every_measure_has_a_short_name_and_a_detector_that_explains_it() {
+        let labels = Measure::all().map(Measure::label);
+        let wanted = ["Induction", "Previous token", "Duplicate token", "First token", "Current token"];
+        assert_eq!(labels, wanted);
+        assert!(Measure::all().iter().all(|measure| Measure::of_target(measure.target()) == Some(*measure)));
+        assert_eq!(Measure(AttentionTarget::PreviousToken).name(), "previous token");
+        assert!(Measure::all().iter().all(|measure| measure.doc().score.starts_with("Mean over")));
     }
 }
