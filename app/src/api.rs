@@ -79,12 +79,26 @@ pub fn install(client: &Client) {
             _ => Err(unexpected()),
         }
     });
-    method(&api, "run", client, async |client, args: JsValue, _| {
-        match client.request(Call::Run(read(args)?)).await? {
-            Reply::Run(report) => Ok(report),
-            _ => Err(unexpected()),
-        }
-    });
+    /// A method whose argument is a call's request and whose result is its report.
+    macro_rules! request {
+        ($name:literal, $call:ident) => {
+            method(&api, $name, client, async |client, args: JsValue, _| {
+                match client.request(Call::$call(read(args)?)).await? {
+                    Reply::$call(report) => Ok(report),
+                    _ => Err(unexpected()),
+                }
+            });
+        };
+    }
+    request!("run", Run);
+    request!("detect", Detect);
+    request!("sweep", Sweep);
+    request!("dla", Dla);
+    request!("lens", Lens);
+    request!("ov", Ov);
+    request!("patch", Patch);
+    request!("controls", Controls);
+    request!("generate", Generate);
     method(&api, "patterns", client, async |client, args: JsValue, _| {
         let PatternArgs { run, head } = read(args)?;
         match client.request(Call::Patterns { run, head }).await? {
@@ -93,12 +107,6 @@ pub fn install(client: &Client) {
         }
     });
     method(&api, "detectors", client, async |_, _: JsValue, _| Ok(DOCS));
-    method(&api, "detect", client, async |client, args: JsValue, _| {
-        match client.request(Call::Detect(read(args)?)).await? {
-            Reply::Detect(report) => Ok(*report),
-            _ => Err(unexpected()),
-        }
-    });
     method(&api, "bench", client, async |client, args: JsValue, _| {
         let args = if args.is_undefined() { Object::new().into() } else { args };
         let BenchArgs { prefill, repeats } = read(args)?;

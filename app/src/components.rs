@@ -1,13 +1,18 @@
 //! The page's components: thin views of [`AppState`] in leptos. What they show is computed in `view_model`, what
 //! happens is decided in `state`; here are the DOM, the canvas and the keyboard.
 
+mod along;
 mod banner;
 mod detector;
+mod edits;
+mod effect;
 mod evidence;
 mod footer;
 mod head_map;
 mod header;
 mod inspector;
+mod lab;
+mod layers;
 mod output;
 mod pattern;
 mod picker;
@@ -15,9 +20,11 @@ mod prompt;
 mod ranked;
 mod retrieval;
 mod runner;
+mod scatter;
 mod settings;
 mod strongest;
 mod theme;
+mod writes;
 
 use std::sync::Arc;
 
@@ -25,6 +32,7 @@ use leptos::prelude::*;
 use wasm_bindgen::JsCast;
 
 use crate::protocol::View;
+use crate::state::edits::EditMsg;
 use crate::state::{AppState, Msg, update};
 use runner::Runner;
 
@@ -96,10 +104,14 @@ fn App() -> impl IntoView {
             <div class="column">
                 <prompt::PromptCard />
                 <output::OutputCard />
+                <edits::EditsCard />
             </div>
             <div class="column column-wide">
                 <head_map::MapCard />
                 <inspector::InspectorCard />
+                <along::AlongCard />
+                <scatter::ScatterCard />
+                <layers::LayersCard />
             </div>
         </main>
         <footer::Footer />
@@ -122,7 +134,7 @@ fn listen_to_keys(page: Page) {
         }
         match event.key().as_str() {
             "Escape" => page.send(Msg::Release),
-            "0" => page.send(Msg::ClearAblations),
+            "0" => page.send(Msg::Edit(EditMsg::Clear)),
             _ => {}
         }
     });

@@ -6,13 +6,15 @@
 use headlight_core::hooks::Intervention;
 use headlight_core::ids::HeadId;
 use headlight_core::report::{
-    BenchReport, BosPolicy, DetectReport, DetectRequest, HeadScores, ModelInfo, PatternReport, RunReport,
-    RunRequest, TokensReport,
+    BenchReport, BosPolicy, ControlsReport, ControlsRequest, DetectReport, DetectRequest, DlaReport,
+    DlaRequest, EffectReport, GenerateReport, GenerateRequest, HeadScores, LensReport, LensRequest,
+    ModelInfo, OvReport, OvRequest, PatchReport, PatchRequest, PatternReport, RunReport, RunRequest,
+    SweepReport, SweepRequest, TokenLogit, TokensReport,
 };
 use serde::{Deserialize, Serialize};
 
 /// Raised whenever a message changes its meaning; page and worker must agree.
-pub const PROTOCOL: u32 = 3;
+pub const PROTOCOL: u32 = 4;
 
 /// One request of the page.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -52,6 +54,22 @@ pub enum Call {
     View(ViewRequest),
     /// Which heads do what a detector looks for, as the command line's `detect`.
     Detect(DetectRequest),
+    /// Every head or MLP edited in turn, as the command line's `sweep`.
+    Sweep(SweepRequest),
+    /// Direct logit attribution, as the command line's `dla`.
+    Dla(DlaRequest),
+    /// The logit lens, as the command line's `lens`.
+    Lens(LensRequest),
+    /// What a head writes for one source token, as the command line's `ov`.
+    Ov(OvRequest),
+    /// Activation patching, as the command line's `patch`.
+    Patch(PatchRequest),
+    /// Edited heads against random ones, as the command line's `controls`.
+    Controls(ControlsRequest),
+    /// A continuation, as the command line's `generate`.
+    Generate(GenerateRequest),
+    /// What edits do at each position, and directly.
+    Effect(ViewRequest),
     /// Prefill speed.
     Bench {
         /// Prompt lengths in tokens.
@@ -95,7 +113,7 @@ pub enum ModelFormat {
 }
 
 /// What the page shows.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ViewRequest {
     /// The prompt.
     pub text: String,
@@ -104,9 +122,64 @@ pub struct ViewRequest {
     /// How many next tokens.
     pub top: usize,
     /// Edits; when there are any, the clean run is reported beside the edited one.
-    pub interventions: Vec<Intervention>,
+    pub edits: Vec<PlacedEdit>,
     /// The head whose pattern is wanted.
     pub head: Option<HeadId>,
+    /// Two texts whose first tokens are compared; an empty one stands for one of the clean run's most probable tokens.
+    pub compare: [String; 2],
+}
+
+/// Where in a prompt an edit acts, whatever the prompt's length.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EditWhere {
+    /// At every position.
+    #[default]
+    Everywhere,
+    /// At all but the first, which often serves as a sink.
+    NotFirst,
+    /// At the last alone.
+    Last,
+}
+
+impl EditWhere {
+    /// Every choice.
+    pub const ALL: [Self; 3] = [Self::Everywhere, Self::NotFirst, Self::Last];
+
+    /// The positions in a prompt of `n_tokens`; `None` for all.
+    pub fn positions(self, n_tokens: usize) -> Option<Vec<usize>> {
+        match self {
+            Self::Everywhere => None,
+            Self::NotFirst => Some((1..n_tokens).collect()),
+            Self::Last => Some(n_tokens.checked_sub(1).into_iter().collect()),
+        }
+    }
+}
+
+/// An edit with its place in the prompt.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PlacedEdit {
+    /// The edit; its own positions give way to `at`, unless that is everywhere.
+    pub edit: Intervention,
+    /// Where.
+    pub at: EditWhere,
+}
+
+impl PlacedEdit {
+    /// The edit in a prompt of `n_tokens`.
+    pub fn resolve(&self, n_tokens: usize) -> Intervention {
+        let positions = self.at.positions(n_tokens).or_else(|| self.edit.positions.clone());
+        Intervention { positions, ..self.edit.clone() }
+    }
+}
+
+/// Two next tokens before and after the edits.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Comparison {
+    /// In the clean run.
+    pub clean: [TokenLogit; 2],
+    /// In the edited run; the same without edits.
+    pub edited: [TokenLogit; 2],
 }
 
 /// Answer to [`ViewRequest`].
@@ -120,6 +193,8 @@ pub struct View {
     pub clean: Option<RunReport>,
     /// KL(clean ‖ edited) at the last position, nats, when there are edits.
     pub kl_nats: Option<f32>,
+    /// The two tokens to compare.
+    pub comparison: Comparison,
     /// Every head's score on this prompt for each attention target, of the edited run.
     pub scores: Vec<HeadScores>,
     /// The asked head's pattern, of the edited run.
@@ -166,15 +241,17 @@ pub enum Event {
 pub struct Progress {
     /// What is going on.
     pub stage: Stage,
-    /// Units done: bytes for `Download`, `ReadCache` and `Verify`, tensors for `Unpack`, runs for `Bench`,
-    /// the detector's own steps for `Detect`.
+    /// Units done: bytes for `Download`, `ReadCache` and `Verify`, tensors for `Unpack`, runs for `Bench`, edits for `Sweep`,
+    /// tokens for `Generate`, steps of the work's own for the others.
     pub done: u64,
     /// Units in all, when known.
     pub total: Option<u64>,
     /// Milliseconds since the stage began, pauses left out.
     pub elapsed_ms: f64,
-    /// For `Detect`, the scores as far as they are known, `[layer][head]`.
+    /// Numbers as far as they are known, NaN where they are not: `[layer][head]`, of `Patch` `[layer][pos]`.
     pub scores: Option<Vec<Vec<f32>>>,
+    /// For `Generate`, the text so far.
+    pub text: Option<String>,
 }
 
 /// Stages of long requests.
@@ -192,6 +269,14 @@ pub enum Stage {
     Bench,
     /// A detector's work.
     Detect,
+    /// A sweep.
+    Sweep,
+    /// Patching.
+    Patch,
+    /// A continuation.
+    Generate,
+    /// Any other work of several passes.
+    Explain,
 }
 
 /// Answers, one for each [`Call`] that has one.
@@ -220,6 +305,22 @@ pub enum Reply {
     View(Box<View>),
     /// To `Detect`.
     Detect(Box<DetectReport>),
+    /// To `Sweep`.
+    Sweep(Box<SweepReport>),
+    /// To `Dla`.
+    Dla(Box<DlaReport>),
+    /// To `Lens`.
+    Lens(Box<LensReport>),
+    /// To `Ov`.
+    Ov(Box<OvReport>),
+    /// To `Patch`.
+    Patch(Box<PatchReport>),
+    /// To `Controls`.
+    Controls(Box<ControlsReport>),
+    /// To `Generate`.
+    Generate(Box<GenerateReport>),
+    /// To `Effect`.
+    Effect(Box<EffectReport>),
     /// To `Bench`.
     Bench(BenchReport),
 }

@@ -2,22 +2,25 @@
 //! outside. It does no IO itself, so it is tested natively; `runner` carries out the [`Task`]s.
 
 pub mod detection;
+pub mod edits;
+pub mod lab;
 pub mod settings;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use headlight_core::hooks::Intervention;
 use headlight_core::ids::HeadId;
-use headlight_core::report::{BosPolicy, DetectReport, DetectRequest, HeadScores, ModelInfo, TokensReport};
+use headlight_core::report::{BosPolicy, DetectReport, HeadScores, ModelInfo, TokensReport};
 
 use self::detection::{
     Again, Detection, DetectionStage, DetectorMsg, forget_detections, start_detector, stop_detections,
 };
+use self::edits::{EditMsg, Edits};
+use self::lab::{JobEvent, Lab, LabMsg};
 use self::settings::Settings;
 
 use crate::models::{FIRST_MODEL, ManifestModel, manifest};
-use crate::protocol::{ErrorReport, ModelSource, Progress, View, ViewRequest};
+use crate::protocol::{Call, ErrorReport, ModelSource, Progress, View, ViewRequest};
 use crate::view_model::colour::Theme;
 use crate::view_model::cut_text;
 use crate::view_model::lens::{Lens, report_scores};
@@ -126,6 +129,10 @@ pub struct AppState {
     pub bos: BosPolicy,
     /// The newest answer.
     pub view: Option<Arc<View>>,
+    /// What it answers.
+    pub viewed: Option<ViewRequest>,
+    /// What was asked last.
+    pub asked: ViewRequest,
     /// Number of the newest view asked for.
     pub view_id: u32,
     /// Number of the newest load.
@@ -138,8 +145,8 @@ pub struct AppState {
     pub lens: Lens,
     /// Detectors on the current model, by id.
     pub detections: BTreeMap<&'static str, Detection>,
-    /// Number of the newest detector run.
-    pub detect_id: u32,
+    /// Number of the newest detector or experiment.
+    pub job_id: u32,
     /// What the user asks of detectors.
     pub settings: Settings,
     /// The head held by a click.
@@ -148,8 +155,12 @@ pub struct AppState {
     pub preview: Option<HeadId>,
     /// Whether `preview` was the strongest of anything, or only stands in for one.
     pub is_preview_ranked: bool,
-    /// Heads switched off.
-    pub ablated: BTreeSet<HeadId>,
+    /// What is changed in the model.
+    pub edits: Edits,
+    /// Experiments.
+    pub lab: Lab,
+    /// Two texts whose first tokens are compared; empty for the most probable ones.
+    pub compare: [String; 2],
     /// The token held by a click in the inspector.
     pub held_token: Option<usize>,
     /// What is wrong, if anything.
@@ -171,18 +182,22 @@ impl Default for AppState {
             prompt: FIRST_PROMPT.to_owned(),
             bos: BosPolicy::Auto,
             view: None,
+            viewed: None,
+            asked: ViewRequest::default(),
             view_id: 0,
             load_id: 0,
             is_running: false,
             is_stale: false,
             lens: Lens::default(),
             detections: BTreeMap::new(),
-            detect_id: 0,
+            job_id: 0,
             settings: Settings::default(),
             selected: None,
             preview: None,
             is_preview_ranked: false,
-            ablated: BTreeSet::new(),
+            edits: Edits::default(),
+            lab: Lab::default(),
+            compare: [String::new(), String::new()],
             held_token: None,
             problem: None,
             theme_choice: ThemeChoice::System,
@@ -220,12 +235,12 @@ impl AppState {
         }
     }
 
-    /// The edits in force.
-    pub fn interventions(&self) -> Vec<Intervention> {
-        if self.ablated.is_empty() {
-            return Vec::new();
-        }
-        vec![Intervention::zero(self.ablated.iter().copied())]
+    /// The newest answer, if it is of the prompt and the edits as they are now.
+    pub fn current_view(&self) -> Option<&View> {
+        let viewed = self.viewed.as_ref()?;
+        let wanted = view_request(self);
+        let is_current = ViewRequest { head: viewed.head, ..wanted } == *viewed;
+        self.view.as_deref().filter(|_| is_current)
     }
 
     /// What the head map shows, as far as it is known.
@@ -240,6 +255,10 @@ impl AppState {
                 }
                 _ => None,
             },
+            Lens::Sweep | Lens::Attribution | Lens::Patching => {
+                let (scores, _) = self.experiment_scores()?;
+                Some(HeadScores { target: self.lens.key(), scores, n_rows: 1 })
+            }
         }
     }
 
@@ -335,10 +354,19 @@ pub enum Msg {
     ToggleHead(HeadId),
     /// Releases the held token, else the held head.
     Release,
-    /// Switches a head off or on again.
-    ToggleAblation(HeadId),
-    /// Switches every head on again.
-    ClearAblations,
+    /// About what is changed in the model.
+    Edit(EditMsg),
+    /// About an experiment.
+    Lab(LabMsg),
+    /// The worker says something of a detector or an experiment.
+    Job {
+        /// Which.
+        job_id: u32,
+        /// What.
+        event: JobEvent,
+    },
+    /// A text whose first token is compared, the first or the second.
+    SetCompare(usize, String),
     /// A click on a token of the inspector: holds it, or releases it.
     ToggleToken(usize),
     /// The user takes the banner's offer.
@@ -396,19 +424,19 @@ pub enum Task {
         /// How many tokens to keep.
         n_tokens: usize,
     },
-    /// Run a detector.
-    Detect {
+    /// Begin a long request: a detector or an experiment.
+    StartJob {
         /// Number to report back.
-        detect_id: u32,
-        /// Which, and on what.
-        request: DetectRequest,
+        job_id: u32,
+        /// What is asked.
+        call: Box<Call>,
     },
-    /// Stop a detector.
-    StopDetect(u32),
-    /// Hold a detector until it is resumed or stopped.
-    PauseDetect(u32),
-    /// Let a detector go on.
-    ResumeDetect(u32),
+    /// Stop it.
+    StopJob(u32),
+    /// Hold it until it is resumed or stopped.
+    PauseJob(u32),
+    /// Let it go on.
+    ResumeJob(u32),
     /// Remember the palette.
     KeepTheme(ThemeChoice),
 }
@@ -458,7 +486,8 @@ pub fn update(state: &mut AppState, msg: Msg) -> Vec<Task> {
             state.lens = lens;
             let tasks = start_detector(state, Again::No);
             preview_strongest(state);
-            tasks.into_iter().chain(run_for_pattern(state)).collect()
+            let follow = lab::follow(state);
+            tasks.into_iter().chain(follow).chain(run_for_pattern(state)).collect()
         }
         Msg::Detector(msg) => detection::update(state, msg),
         Msg::ToggleHead(head) => {
@@ -466,17 +495,19 @@ pub fn update(state: &mut AppState, msg: Msg) -> Vec<Task> {
             run_for_pattern(state)
         }
         Msg::Release => release(state),
-        Msg::ToggleAblation(head) => toggle_ablation(state, head),
-        Msg::ClearAblations => {
-            if state.ablated.is_empty() {
-                return Vec::new();
-            }
-            state.ablated.clear();
-            run(state, 0)
+        Msg::Edit(msg) => edits::update(state, msg),
+        Msg::Lab(msg) => lab::update(state, msg),
+        Msg::Job { job_id, event } => {
+            let is_detector = state.detections.values().any(|detection| detection.detect_id == job_id);
+            if is_detector { detection::take(state, job_id, event) } else { lab::take(state, job_id, event) }
+        }
+        Msg::SetCompare(index, text) => {
+            state.compare[index] = text;
+            run(state, TYPING_PAUSE_MS)
         }
         Msg::ToggleToken(position) => {
             state.held_token = (state.held_token != Some(position)).then_some(position);
-            Vec::new()
+            lab::follow(state)
         }
         Msg::Remedy(remedy) => take_remedy(state, remedy),
         Msg::TokensForCut { report, n_tokens } => set_prompt(state, cut_text(&report, n_tokens), 0),
@@ -526,7 +557,8 @@ fn load(state: &mut AppState, source: ModelSource) -> Vec<Task> {
     state.load_id += 1;
     state.problem = None;
     // A detector at work would keep the old model in memory beside the new one.
-    let stops = stop_detections(state);
+    let mut stops = stop_detections(state);
+    stops.extend(lab::stop_all(state));
     let (load_id, title) = (state.load_id, state.title_of(&source.id));
     state.loading = Some(LoadingModel { load_id, source: source.clone(), title, progress: None });
     stops.into_iter().chain([Task::Load { load_id, source }]).collect()
@@ -558,7 +590,8 @@ fn loaded(
         state.view = None;
         state.selected = None;
         state.preview = None;
-        state.ablated.clear();
+        state.edits = Edits::default();
+        state.lab.jobs.clear();
         state.held_token = None;
         state.detections.clear();
         // Ids of another vocabulary.
@@ -602,14 +635,20 @@ fn run(state: &mut AppState, delay_ms: u32) -> Vec<Task> {
         }
         return vec![Task::CancelView];
     }
-    let request = ViewRequest {
+    state.asked = view_request(state);
+    vec![Task::View { view_id: state.view_id, request: state.asked.clone(), delay_ms }]
+}
+
+/// The view of the state as it is now.
+fn view_request(state: &AppState) -> ViewRequest {
+    ViewRequest {
         text: state.prompt.clone(),
         bos: state.bos,
         top: N_NEXT_TOKENS,
-        interventions: state.interventions(),
+        edits: state.edits.list.clone(),
         head: state.shown_head(),
-    };
-    vec![Task::View { view_id: state.view_id, request, delay_ms }]
+        compare: state.compare.clone(),
+    }
 }
 
 /// Runs again only if the pattern of the shown head is not there.
@@ -629,6 +668,7 @@ fn viewed(state: &mut AppState, view_id: u32, view: Arc<View>) -> Vec<Task> {
     state.is_stale = false;
     state.settings.custom.follow(&view.tokens.ids);
     state.view = Some(view);
+    state.viewed = Some(state.asked.clone());
     forget_prompt_problem(state);
     // A detector that reads the prompt may have waited for its tokens.
     let is_waiting = state.lens_detection().is_none();
@@ -636,7 +676,8 @@ fn viewed(state: &mut AppState, view_id: u32, view: Arc<View>) -> Vec<Task> {
     if state.preview.is_none() || !state.is_preview_ranked {
         preview_strongest(state);
     }
-    detector.into_iter().chain(run_for_pattern(state)).collect()
+    let follow = lab::follow(state);
+    detector.into_iter().chain(follow).chain(run_for_pattern(state)).collect()
 }
 
 /// A run that worked disproves what the banner said of an earlier prompt.
@@ -705,16 +746,6 @@ fn release(state: &mut AppState) -> Vec<Task> {
     }
     state.selected = None;
     run_for_pattern(state)
-}
-
-fn toggle_ablation(state: &mut AppState, head: HeadId) -> Vec<Task> {
-    if !state.has_head(head) {
-        return Vec::new();
-    }
-    if !state.ablated.remove(&head) {
-        state.ablated.insert(head);
-    }
-    run(state, 0)
 }
 
 fn take_remedy(state: &mut AppState, remedy: Remedy) -> Vec<Task> {

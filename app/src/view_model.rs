@@ -2,10 +2,12 @@
 //! [`colour`], the DOM is the components'.
 
 pub mod colour;
+pub mod edits;
 pub mod lens;
 pub mod measure;
 pub mod plot;
 pub mod retrieval;
+pub mod scatter;
 
 use headlight_core::ids::HeadId;
 use headlight_core::report::{ModelInfo, RunReport, TokenLogit, TokensReport};
@@ -155,13 +157,20 @@ pub fn progress_text(progress: &Progress) -> ProgressText {
         Stage::Unpack => "Unpacking weights",
         Stage::Bench => "Measuring",
         Stage::Detect => "Detecting",
+        Stage::Sweep => "Sweeping",
+        Stage::Patch => "Patching",
+        Stage::Generate => "Writing",
+        Stage::Explain => "Computing",
     };
     let in_bytes = matches!(progress.stage, Stage::Download | Stage::ReadCache | Stage::Verify);
     let amount = |n: u64| if in_bytes { size_text(n) } else { n.to_string() };
     let unit = match progress.stage {
         Stage::Unpack => " tensors",
         Stage::Bench => " runs",
-        Stage::Detect => " steps",
+        Stage::Detect | Stage::Explain => " steps",
+        Stage::Sweep => " edits",
+        Stage::Patch => " patches",
+        Stage::Generate => " tokens",
         _ => "",
     };
     let done = match progress.total {

@@ -23,7 +23,7 @@ use crate::backend::cpu::Cpu;
 use crate::decode::{Decode, Generated, StopRules};
 use crate::detect::{Ground, HeadTable};
 use crate::error::Error;
-use crate::forward::{Donors, Finished, KvCache, LoadedModel, Pass};
+use crate::forward::{BaseRun, Donors, Finished, KvCache, LoadedModel, Pass};
 use crate::hooks::{Intervention, LogitPositions, PlanError, RunPlan, check_head, check_ids};
 use crate::ids::{HeadId, TokenId};
 use crate::report::{
@@ -46,6 +46,11 @@ pub trait Job: Sized {
     /// A table as far as it is known, NaN where it is not; nothing for work without one.
     fn partial(&self) -> HeadTable {
         HeadTable::new()
+    }
+
+    /// The text so far, of work that writes one.
+    fn text(&self, _engine: &Engine) -> Option<String> {
+        None
     }
 
     /// The report, once nothing is left.
@@ -175,6 +180,16 @@ impl Engine {
             Ok(Intervention { edit, ..intervention.clone() })
         };
         interventions.iter().map(resolve).collect()
+    }
+
+    /// A candidate for the next token, from all logits.
+    pub fn next_token(&self, id: TokenId, logits: &[f32]) -> TokenLogit {
+        self.token_logit(id, logits, crate::metrics::logsumexp(logits))
+    }
+
+    /// What a run of `n_tokens` takes in memory when it is kept whole ([`Want::base`]), bytes.
+    pub fn base_bytes(&self, n_tokens: usize) -> usize {
+        BaseRun::<Cpu>::size_bytes(&self.model.config, n_tokens)
     }
 
     /// The text of generated tokens; bytes that are no whole character show as U+FFFD.

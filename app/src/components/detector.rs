@@ -57,7 +57,7 @@ pub fn DetectorPanel() -> impl IntoView {
     let page = page();
     let doc = page.select(|state| match state.lens {
         Lens::Detector(doc) => Some(doc),
-        Lens::Prompt(_) => None,
+        _ => None,
     });
     let shown = page.select(|state| Shown::of(state.lens_detection()));
     let stage = move |doc: &'static Doc| match shown.get() {

@@ -5,12 +5,14 @@ use headlight_core::report::HeadScores;
 use leptos::prelude::*;
 use wasm_bindgen::JsCast;
 
+use super::lab::LabPanel;
 use super::{Page, detector::DetectorPanel, page, ranked::Ranked, strongest::Strongest};
 use crate::state::Msg;
+use crate::state::edits::{EditMsg, LayerPart, layer_off};
 use crate::view_model::colour::{scale_gradient, shade};
 use crate::view_model::lens::{Lens, Scale};
 use crate::view_model::measure::{Measure, caption, rank_of, ranking, score_of};
-use crate::view_model::{Step, cell_label, neighbour};
+use crate::view_model::{Step, cell_label, neighbour, signed_text};
 
 /// Models with at most this many layers have room for numbers in their cells.
 const MAX_LAYERS_WITH_NUMBERS: usize = 8;
@@ -59,11 +61,20 @@ pub fn MapCard() -> impl IntoView {
             <p class="caption" data-testid="map-caption">
                 {move || match (lens.get(), is_empty.get()) {
                     (Lens::Detector(doc), _) => doc.looks_for.to_owned(),
+                    (Lens::Sweep, _) => "What becomes of the model when each head is edited in turn.".to_owned(),
+                    (Lens::Attribution, _) => {
+                        "What each head adds to the token's logit by its own path, the final norm's scale held fixed."
+                            .to_owned()
+                    }
+                    (Lens::Patching, _) => {
+                        "How much of the clean run each head carries over into the corrupted one.".to_owned()
+                    }
                     (Lens::Prompt(_), true) => "The prompt is empty, so no head has anything to look at.".to_owned(),
                     (Lens::Prompt(measure), false) => scores.with(|scores| caption(measure, scores.as_ref())),
                 }}
             </p>
             <DetectorPanel />
+            <LabPanel />
             {move || match (shape.get(), is_table.get()) {
                 (None, _) => view! { <div class="ghost ghost-map"></div> }.into_any(),
                 (Some(_), true) => view! { <ScoreTable /> }.into_any(),
@@ -114,6 +125,9 @@ fn LensMenu() -> impl IntoView {
                 <optgroup label="Attention on this prompt">
                     {Measure::all().map(Lens::Prompt).into_iter().map(option).collect_view()}
                 </optgroup>
+                <optgroup label="Effects on this prompt">
+                    {[Lens::Sweep, Lens::Attribution, Lens::Patching].map(option).collect_view()}
+                </optgroup>
                 <optgroup label="Detectors, on their own stimulus">
                     {Lens::detectors().map(option).collect_view()}
                 </optgroup>
@@ -125,6 +139,8 @@ fn LensMenu() -> impl IntoView {
 #[component]
 fn Grid(map: Map) -> impl IntoView {
     let cell_height = (MAP_HEIGHT / map.n_layers.max(1)).clamp(14, 44) - 2;
+    let mlps = map.page.select(|state| state.experiment_scores().map(|(_, mlps)| mlps).unwrap_or_default());
+    let has_mlps = Memo::new(move |_| mlps.with(|mlps| !mlps.is_empty()));
     let on_key = move |event: leptos::ev::KeyboardEvent| {
         let focused = map.focused.get_untracked();
         let key = event.key();
@@ -134,7 +150,7 @@ fn Grid(map: Map) -> impl IntoView {
             map.focused.set(next);
             focus_cell(next);
         } else if matches!(key.as_str(), "a" | "A") && !event.ctrl_key() && !event.meta_key() {
-            map.page.send(Msg::ToggleAblation(focused));
+            map.page.send(Msg::Edit(EditMsg::Toggle(focused)));
         }
     };
     view! {
@@ -153,18 +169,27 @@ fn Grid(map: Map) -> impl IntoView {
                 .rev()
                 .map(|layer| {
                     view! {
-                        <div class="map-row" role="row" aria-rowindex=map.n_layers - layer>
+                        <div
+                            class="map-row"
+                            class:map-row-mlp=move || has_mlps.get()
+                            role="row"
+                            aria-rowindex=map.n_layers - layer
+                        >
                             <span class="map-label" aria-hidden="true">{layer}</span>
                             {(0..map.n_heads)
                                 .map(|head| view! { <Cell map head=HeadId::new(layer, head) /> })
                                 .collect_view()}
+                            <MlpCell map layer mlps />
                         </div>
                     }
                 })
                 .collect_view()}
-            <div class="map-row map-row-heads" aria-hidden="true">
+            <div class="map-row map-row-heads" class:map-row-mlp=move || has_mlps.get() aria-hidden="true">
                 <span class="map-label">"L\u{2009}H"</span>
                 {(0..map.n_heads).map(|head| view! { <span class="map-label">{head}</span> }).collect_view()}
+                <Show when=move || has_mlps.get()>
+                    <span class="map-label">"MLP"</span>
+                </Show>
             </div>
         </div>
     }
@@ -187,7 +212,7 @@ fn Cell(map: Map, head: HeadId) -> impl IntoView {
     let score = Memo::new(move |_| map.scores.with(|scores| scores.as_ref().and_then(|s| score_of(s, head))));
     let is_held = page.select(move |state| state.selected == Some(head));
     let is_shown = page.select(move |state| state.shown_head() == Some(head));
-    let is_off = page.select(move |state| state.ablated.contains(&head));
+    let is_off = page.select(move |state| state.edits.has(head));
     let theme = page.select(|state| state.theme());
     let colour = Memo::new(move |_| {
         let fill = shade(theme.get(), map.scale.get(), score.get().unwrap_or(0.0));
@@ -216,17 +241,45 @@ fn Cell(map: Map, head: HeadId) -> impl IntoView {
                 map.hovered.set(Some(head));
             }
             on:click=move |event| {
-                let msg = if event.alt_key() { Msg::ToggleAblation(head) } else { Msg::ToggleHead(head) };
+                let is_edit = event.alt_key() || event.shift_key();
+                let msg = if is_edit { Msg::Edit(EditMsg::Toggle(head)) } else { Msg::ToggleHead(head) };
                 page.send(msg);
             }
             on:dblclick=move |event| {
-                if !event.alt_key() {
-                    page.send(Msg::ToggleAblation(head));
+                if !event.alt_key() && !event.shift_key() {
+                    page.send(Msg::Edit(EditMsg::Toggle(head)));
                 }
             }
         >
             {number}
         </button>
+    }
+}
+
+/// The MLP of a layer, where the lens has a number for it; a click switches it off.
+#[component]
+fn MlpCell(map: Map, layer: usize, mlps: Memo<Vec<f32>>) -> impl IntoView {
+    let theme = map.page.select(|state| state.theme());
+    let value = Memo::new(move |_| mlps.with(|mlps| mlps.get(layer).copied()));
+    view! {
+        {move || {
+            let value = value.get()?;
+            let fill = shade(theme.get(), map.scale.get(), value);
+            let text = format!("MLP {layer}, {} {}", map.lens.get().name(), signed_text(value));
+            Some(view! {
+                <button
+                    class="cell cell-mlp"
+                    tabindex="-1"
+                    title=format!("{text}; click to switch it off")
+                    aria-label=text
+                    data-testid=format!("mlp-{layer}")
+                    style:background=fill.css()
+                    on:click=move |_| {
+                        map.page.send(Msg::Edit(EditMsg::Add(layer_off(layer, LayerPart::Mlp))));
+                    }
+                ></button>
+            })
+        }}
     }
 }
 
@@ -241,7 +294,7 @@ fn Readout(map: Map) -> impl IntoView {
             let scores = scores.as_ref()?;
             Some((score_of(scores, head)?, rank_of(scores, head)?))
         });
-        let is_off = map.page.state.with(|state| state.ablated.contains(&head));
+        let is_off = map.page.state.with(|state| state.edits.has(head));
         Some(match score {
             Some((score, rank)) => {
                 format!("{} · rank {rank} of {n_heads}", cell_label(head, &name, Some(score), is_off))
@@ -256,7 +309,7 @@ fn Readout(map: Map) -> impl IntoView {
                 None => {
                     view! {
                         "Click a head to hold it. Double-click, or " <kbd>"A"</kbd>
-                        " on the keyboard, switches it off; " <kbd>"Esc"</kbd> " releases."
+                        " on the keyboard, edits it (Shift-click adds more); " <kbd>"Esc"</kbd> " releases."
                     }
                         .into_any()
                 }
@@ -272,7 +325,8 @@ fn Legend(scale: Memo<Scale>) -> impl IntoView {
     let ends = move || match scale.get() {
         Scale::UpTo(1.0) => ("0".to_owned(), "1".to_owned()),
         Scale::UpTo(most) => ("0".to_owned(), format!("{most:.1} nats")),
-        Scale::Signed => ("−1".to_owned(), "+1".to_owned()),
+        Scale::SignedUpTo(1.0) => ("−1".to_owned(), "+1".to_owned()),
+        Scale::SignedUpTo(most) => (signed_text(-most), signed_text(most)),
     };
     view! {
         <div
@@ -294,8 +348,8 @@ fn ScoreTable() -> impl IntoView {
     let page = page();
     let view = page.view();
     let detector = page.select(|state| match state.lens {
-        Lens::Detector(doc) => Some(doc.title),
         Lens::Prompt(_) => None,
+        lens => Some(lens.label()),
     });
     let lens_scores = page.select(|state| state.lens_scores());
     let rows = move || {

@@ -1,13 +1,16 @@
 //! The head inspector: the pattern as heatmap and as linked token chips, its table, the head's scores and its group.
 
+use headlight_core::hooks::Edit;
 use headlight_core::ids::HeadId;
 use headlight_core::report::PatternReport;
 use leptos::prelude::*;
 
 use super::pattern::PatternCanvas;
 use super::settings::PaintBar;
+use super::writes::Writes;
 use super::{ViewRef, page};
 use crate::state::Msg;
+use crate::state::edits::EditMsg;
 use crate::view_model::colour::heat;
 use crate::view_model::lens::labels;
 use crate::view_model::measure::{Measure, rank_of, score_of};
@@ -67,6 +70,7 @@ pub fn InspectorCard() -> impl IntoView {
                 <Outlined />
                 <h3>"From which token does it look where?"</h3>
                 <LinkedTokens inspected />
+                <Writes />
                 <Scores head />
             </Show>
         </section>
@@ -77,7 +81,11 @@ pub fn InspectorCard() -> impl IntoView {
 fn InspectorHead(head: Memo<Option<HeadId>>, is_table: RwSignal<bool>) -> impl IntoView {
     let page = page();
     let is_held = page.select(|state| state.selected.is_some());
-    let is_off = page.select(|state| state.shown_head().is_some_and(|head| state.ablated.contains(&head)));
+    let is_off = page.select(|state| state.shown_head().is_some_and(|head| state.edits.has(head)));
+    let next_text = page.select(|state| match &state.edits.next {
+        Edit::Zero {} => "Switch off",
+        _ => "Edit",
+    });
     let preview_rank = page.select(|state| {
         let (scores, head) = (state.lens_scores()?, state.preview?);
         Some((state.lens, rank_of(&scores, head)?, score_of(&scores, head)?))
@@ -103,11 +111,11 @@ fn InspectorHead(head: Memo<Option<HeadId>>, is_table: RwSignal<bool>) -> impl I
                 disabled=move || head.get().is_none()
                 on:click=move |_| {
                     if let Some(head) = head.get_untracked() {
-                        page.send(Msg::ToggleAblation(head));
+                        page.send(Msg::Edit(EditMsg::Toggle(head)));
                     }
                 }
             >
-                {move || if is_off.get() { "Switch on" } else { "Switch off" }}
+                {move || if is_off.get() { "Unedit" } else { next_text.get() }}
             </button>
             <button
                 class="button"

@@ -1,11 +1,11 @@
-//! What the model says next: ten candidates, and with heads switched off the clean run beside the edited one.
+//! What the model says next: ten candidates, and with edits the clean run beside the edited one.
 
-use headlight_core::ids::HeadId;
 use leptos::prelude::*;
 
+use super::effect::EffectPanel;
 use super::{ViewRef, page};
 use crate::protocol::View;
-use crate::state::{Msg, N_NEXT_TOKENS};
+use crate::state::N_NEXT_TOKENS;
 use crate::view_model::{NextToken, logprob_change, next_tokens, percent_text, signed_text, token_text};
 
 /// The next-token card.
@@ -24,7 +24,7 @@ pub fn OutputCard() -> impl IntoView {
                 Some(ViewRef(view)) => view! { <Runs view=ViewRef(view) /> }.into_any(),
                 None => view! { <NoRun /> }.into_any(),
             }}
-            <Ablations />
+            <EffectPanel />
         </section>
     }
 }
@@ -124,42 +124,5 @@ fn NextList(
                     .collect_view()}
             </ol>
         </div>
-    }
-}
-
-/// The heads that are off, each with a way back.
-#[component]
-fn Ablations() -> impl IntoView {
-    let page = page();
-    let ablated = page.select(|state| state.ablated.iter().copied().collect::<Vec<HeadId>>());
-    view! {
-        <Show when=move || !ablated.get().is_empty()>
-            <div class="effect">
-                <div class="ablations" data-testid="ablations">
-                    <span class="quiet">"Switched off"</span>
-                    <For each=move || ablated.get() key=|head| *head let:head>
-                        <span class="ablation">
-                            {head.to_string()}
-                            <button
-                                aria-label=format!("Switch {head} on again")
-                                on:click=move |_| page.send(Msg::ToggleAblation(head))
-                            >
-                                "×"
-                            </button>
-                        </span>
-                    </For>
-                    <button
-                        class="button"
-                        data-testid="ablations-clear"
-                        on:click=move |_| page.send(Msg::ClearAblations)
-                    >
-                        "All on " <kbd>"0"</kbd>
-                    </button>
-                </div>
-                <p class="quiet">
-                    "Ablation sets the head's z to zero at every position, before W_O. Any output bias stays."
-                </p>
-            </div>
-        </Show>
     }
 }

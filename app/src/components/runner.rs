@@ -6,7 +6,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use headlight_core::report::DetectRequest;
 use leptos::prelude::*;
 use leptos::task::spawn_local;
 
@@ -14,7 +13,7 @@ use super::{Page, theme};
 use crate::api;
 use crate::client::{Client, ClientEvent};
 use crate::protocol::{Call, ModelSource, Reply, ViewRequest};
-use crate::state::detection::DetectorMsg;
+use crate::state::lab::JobEvent;
 use crate::state::{Msg, Task};
 
 /// The page's hands.
@@ -23,8 +22,8 @@ pub struct Runner {
     client: Option<Client>,
     /// The newest view asked for; an older one whose pause has not ended is dropped.
     newest_view: Rc<Cell<u32>>,
-    /// The request behind each detector at work, by the state's number.
-    detects: Rc<RefCell<HashMap<u32, u32>>>,
+    /// The request behind each job at work, by the state's number.
+    jobs: Rc<RefCell<HashMap<u32, u32>>>,
 }
 
 impl Runner {
@@ -66,35 +65,34 @@ impl Runner {
                     Err(error) => page.send(Msg::Failed(error)),
                 }
             }),
-            Task::Detect { detect_id, request } => self.detect(page, &client, detect_id, request),
-            Task::StopDetect(detect_id) => self.steer(detect_id, |id| client.cancel(id)),
-            Task::PauseDetect(detect_id) => self.steer(detect_id, |id| client.pause(id)),
-            Task::ResumeDetect(detect_id) => self.steer(detect_id, |id| client.resume(id)),
+            Task::StartJob { job_id, call } => self.start_job(page, &client, job_id, *call),
+            Task::StopJob(job_id) => self.steer(job_id, |id| client.cancel(id)),
+            Task::PauseJob(job_id) => self.steer(job_id, |id| client.pause(id)),
+            Task::ResumeJob(job_id) => self.steer(job_id, |id| client.resume(id)),
             Task::KeepTheme(choice) => theme::keep(choice),
         }
     }
 
-    /// Tells the client something about the request behind a detector, if that is still at work.
-    fn steer(&self, detect_id: u32, tell: impl FnOnce(u32)) {
-        if let Some(id) = self.detects.borrow().get(&detect_id) {
+    /// Tells the client something about the request behind a job, if that is still at work.
+    fn steer(&self, job_id: u32, tell: impl FnOnce(u32)) {
+        if let Some(id) = self.jobs.borrow().get(&job_id) {
             tell(*id);
         }
     }
 
-    fn detect(&self, page: Page, client: &Client, detect_id: u32, request: DetectRequest) {
-        let on_progress =
-            move |progress| page.send(Msg::Detector(DetectorMsg::Progress { detect_id, progress }));
-        let (id, answer) = client.begin(Call::Detect(request), Box::new(on_progress));
-        self.detects.borrow_mut().insert(detect_id, id);
-        let detects = Rc::clone(&self.detects);
+    fn start_job(&self, page: Page, client: &Client, job_id: u32, call: Call) {
+        let on_progress = move |progress| page.send(Msg::Job { job_id, event: JobEvent::Progress(progress) });
+        let (id, answer) = client.begin(call, Box::new(on_progress));
+        self.jobs.borrow_mut().insert(job_id, id);
+        let jobs = Rc::clone(&self.jobs);
         spawn_local(async move {
             let answer = answer.await;
-            detects.borrow_mut().remove(&detect_id);
-            page.send(Msg::Detector(match answer {
-                Ok(Reply::Detect(report)) => DetectorMsg::Done { detect_id, report: Arc::from(report) },
-                Ok(_) => return,
-                Err(error) => DetectorMsg::Failed { detect_id, error },
-            }));
+            jobs.borrow_mut().remove(&job_id);
+            let event = match answer {
+                Ok(reply) => JobEvent::Done(Arc::new(reply)),
+                Err(error) => JobEvent::Failed(error),
+            };
+            page.send(Msg::Job { job_id, event });
         });
     }
 

@@ -28,13 +28,12 @@ pub fn Strongest() -> impl IntoView {
                 if rows.is_empty() {
                     let text = match lens.get() {
                         Lens::Prompt(_) => "None on this prompt.",
-                        Lens::Detector(_) => "No scores yet.",
+                        _ => "No scores yet.",
                     };
                     return view! { <p class="quiet">{text}</p> }.into_any();
                 }
                 let most = match scale.get() {
-                    Scale::UpTo(most) => most,
-                    Scale::Signed => 1.0,
+                    Scale::UpTo(most) | Scale::SignedUpTo(most) => most,
                 };
                 rows.into_iter()
                     .map(|(head, score)| {
@@ -44,7 +43,7 @@ pub fn Strongest() -> impl IntoView {
                                 <span class="meter">
                                     <span
                                         class="meter-fill"
-                                        style:width=format!("{:.1}%", score.max(0.0) / most * 100.0)
+                                        style:width=format!("{:.1}%", score.abs() / most * 100.0)
                                         style:display="block"
                                     ></span>
                                 </span>

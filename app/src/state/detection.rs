@@ -6,9 +6,10 @@ use std::sync::Arc;
 use headlight_core::detect::AttentionTarget;
 use headlight_core::report::{DetectReport, DetectRequest};
 
+use super::lab::JobEvent;
 use super::settings::{Settings, StimulusChoice};
 use super::{AppState, Task, preview_strongest, run_for_pattern};
-use crate::protocol::{ErrorReport, Progress};
+use crate::protocol::{Call, ErrorReport, Progress, Reply};
 use crate::view_model::lens::Lens;
 
 /// One detector on the current model.
@@ -57,27 +58,6 @@ pub enum DetectorMsg {
     Resume,
     /// Another setting; a change of stimulus runs anew, others wait for [`Self::Run`].
     Set(Setting),
-    /// It is so far.
-    Progress {
-        /// Which run.
-        detect_id: u32,
-        /// How far, with the scores so far.
-        progress: Progress,
-    },
-    /// It is done.
-    Done {
-        /// Which run.
-        detect_id: u32,
-        /// What it found.
-        report: Arc<DetectReport>,
-    },
-    /// It failed or was stopped.
-    Failed {
-        /// Which run.
-        detect_id: u32,
-        /// Why.
-        error: ErrorReport,
-    },
 }
 
 /// A setting that the user changes.
@@ -143,21 +123,29 @@ pub(super) fn update(state: &mut AppState, msg: DetectorMsg) -> Vec<Task> {
         DetectorMsg::Run => start_detector(state, Again::Yes),
         DetectorMsg::Stop => {
             let at_work = state.lens_detection().filter(|detection| detection.is_at_work());
-            at_work.map(|detection| Task::StopDetect(detection.detect_id)).into_iter().collect()
+            at_work.map(|detection| Task::StopJob(detection.detect_id)).into_iter().collect()
         }
         DetectorMsg::Pause => hold(state, true),
         DetectorMsg::Resume => hold(state, false),
         DetectorMsg::Set(setting) => set(state, setting),
-        DetectorMsg::Progress { detect_id, progress } => {
+    }
+}
+
+/// Takes in what the worker says of a detector.
+pub(super) fn take(state: &mut AppState, detect_id: u32, event: JobEvent) -> Vec<Task> {
+    match event {
+        JobEvent::Progress(progress) => {
             set_stage(state, detect_id, DetectionStage::Running(Some(progress)));
             Vec::new()
         }
-        DetectorMsg::Done { detect_id, report } => {
-            set_stage(state, detect_id, DetectionStage::Done(report));
+        JobEvent::Done(reply) => {
+            if let Reply::Detect(report) = reply.as_ref() {
+                set_stage(state, detect_id, DetectionStage::Done(Arc::new(report.as_ref().clone())));
+            }
             preview_strongest(state);
             run_for_pattern(state)
         }
-        DetectorMsg::Failed { detect_id, error } => {
+        JobEvent::Failed(error) => {
             let is_stopped = ["cancelled", "crashed", "no_model"].contains(&error.code.as_str());
             let stage = if is_stopped { DetectionStage::Stopped } else { DetectionStage::Failed(error) };
             set_stage(state, detect_id, stage);
@@ -171,7 +159,7 @@ impl AppState {
     pub fn lens_detection(&self) -> Option<&Detection> {
         match self.lens {
             Lens::Detector(doc) => self.detections.get(doc.id),
-            Lens::Prompt(_) => None,
+            _ => None,
         }
     }
 
@@ -269,8 +257,8 @@ fn hold(state: &mut AppState, is_paused: bool) -> Vec<Task> {
     };
     detection.is_paused = is_paused;
     vec![match is_paused {
-        true => Task::PauseDetect(detection.detect_id),
-        false => Task::ResumeDetect(detection.detect_id),
+        true => Task::PauseJob(detection.detect_id),
+        false => Task::ResumeJob(detection.detect_id),
     }]
 }
 
@@ -287,13 +275,16 @@ pub(super) fn start_detector(state: &mut AppState, again: Again) -> Vec<Task> {
     if !is_wanted || !state.model.as_ref().is_some_and(|model| model.is_live) {
         return Vec::new();
     }
-    let older = known.filter(|known| known.is_at_work()).map(|known| Task::StopDetect(known.detect_id));
-    state.detect_id += 1;
-    let detect_id = state.detect_id;
+    let older = known.filter(|known| known.is_at_work()).map(|known| Task::StopJob(known.detect_id));
+    state.job_id += 1;
+    let detect_id = state.job_id;
     let stage = DetectionStage::Running(None);
     let detection = Detection { detect_id, request: request.clone(), is_paused: false, stage };
     state.detections.insert(doc.id, detection);
-    older.into_iter().chain([Task::Detect { detect_id, request }]).collect()
+    older
+        .into_iter()
+        .chain([Task::StartJob { job_id: detect_id, call: Box::new(Call::Detect(request)) }])
+        .collect()
 }
 
 fn set_stage(state: &mut AppState, detect_id: u32, stage: DetectionStage) {
@@ -306,7 +297,7 @@ fn set_stage(state: &mut AppState, detect_id: u32, stage: DetectionStage) {
 /// Stops every detector at work.
 pub(super) fn stop_detections(state: &AppState) -> Vec<Task> {
     let at_work = state.detections.values().filter(|detection| detection.is_at_work());
-    at_work.map(|detection| Task::StopDetect(detection.detect_id)).collect()
+    at_work.map(|detection| Task::StopJob(detection.detect_id)).collect()
 }
 
 /// Lets go of every detector's result and stops those at work.

@@ -1,10 +1,17 @@
 //! Tests of the state's one writer.
 
-use headlight_core::report::{HeadScores, PatternReport, Provenance, RunReport};
+use headlight_core::ablate::Metric;
+use headlight_core::hooks::{Edit, Intervention};
+use headlight_core::report::{
+    DetectRequest, HeadScores, PatternReport, Provenance, RunReport, SweepReport, TokenLogit,
+};
 
 use super::detection::{Outdated, Setting};
+use super::edits::{HeadSet, LayerPart, layer_off};
+use super::lab::{Experiment, LabSettings, repeated_positions};
 use super::settings::StimulusChoice;
 use super::*;
+use crate::protocol::{Comparison, EditWhere, PlacedEdit, Reply};
 use crate::view_model::measure::Measure;
 
 fn provenance() -> Provenance {
@@ -58,7 +65,11 @@ fn view(best: HeadId, pattern: Option<HeadId>) -> Arc<View> {
         provenance: provenance(),
     });
     let scores = vec![HeadScores { target: "induction".to_owned(), scores, n_rows: 3 }];
-    Arc::new(View { tokens, run, clean: None, kl_nats: None, scores, pattern, elapsed_ms: 1.0 })
+    let token =
+        |id| TokenLogit { id, token: "b".to_owned(), piece: "b".to_owned(), logit: 1.0, logprob: -1.0 };
+    let pair = || [token(3), token(4)];
+    let comparison = Comparison { clean: pair(), edited: pair() };
+    Arc::new(View { tokens, run, clean: None, kl_nats: None, comparison, scores, pattern, elapsed_ms: 1.0 })
 }
 
 fn error(code: &str) -> ErrorReport {
@@ -155,21 +166,21 @@ fn an_older_view_is_ignored() {
 fn a_head_that_does_not_exist_is_neither_held_nor_switched_off() {
     let mut state = loaded_state();
     update(&mut state, Msg::ToggleHead(HeadId::new(2, 0)));
-    update(&mut state, Msg::ToggleAblation(HeadId::new(0, 8)));
-    assert_eq!((state.selected, state.ablated.len()), (None, 0));
+    update(&mut state, Msg::Edit(EditMsg::Toggle(HeadId::new(0, 8))));
+    assert_eq!((state.selected, state.edits.list.len()), (None, 0));
 }
 
 #[test]
 fn ablations_travel_as_one_edit_and_can_be_cleared() {
     let mut state = loaded_state();
-    update(&mut state, Msg::ToggleAblation(HeadId::new(1, 0)));
-    let tasks = update(&mut state, Msg::ToggleAblation(HeadId::new(0, 2)));
+    update(&mut state, Msg::Edit(EditMsg::Toggle(HeadId::new(1, 0))));
+    let tasks = update(&mut state, Msg::Edit(EditMsg::Toggle(HeadId::new(0, 2))));
     let heads = vec![HeadId::new(0, 2), HeadId::new(1, 0)];
-    let expected = vec![Intervention::zero(heads)];
-    assert_eq!(view_task(&tasks).map(|(_, request)| &request.interventions), Some(&expected));
-    let tasks = update(&mut state, Msg::ClearAblations);
-    assert_eq!(view_task(&tasks).map(|(_, request)| request.interventions.len()), Some(0));
-    assert!(update(&mut state, Msg::ClearAblations).is_empty());
+    let expected = vec![PlacedEdit { edit: Intervention::zero(heads), at: EditWhere::Everywhere }];
+    assert_eq!(view_task(&tasks).map(|(_, request)| &request.edits), Some(&expected));
+    let tasks = update(&mut state, Msg::Edit(EditMsg::Clear));
+    assert_eq!(view_task(&tasks).map(|(_, request)| request.edits.len()), Some(0));
+    assert!(update(&mut state, Msg::Edit(EditMsg::Clear)).is_empty());
 }
 
 #[test]
@@ -203,7 +214,7 @@ fn a_prompt_that_is_too_long_can_be_cut_and_the_banner_goes_when_it_runs() {
 fn a_crash_keeps_prompt_and_ablations_and_the_model_comes_back() {
     let mut state = loaded_state();
     update(&mut state, Msg::Typed("mine".to_owned()));
-    update(&mut state, Msg::ToggleAblation(HeadId::new(1, 0)));
+    update(&mut state, Msg::Edit(EditMsg::Toggle(HeadId::new(1, 0))));
     update(&mut state, Msg::WorkerCrashed(error("crashed")));
     assert!(view_task(&update(&mut state, Msg::Typed("mine".to_owned()))).is_none(), "nobody would answer");
     update(&mut state, Msg::WorkerReady { build: "1".to_owned() });
@@ -211,7 +222,7 @@ fn a_crash_keeps_prompt_and_ablations_and_the_model_comes_back() {
     let load_id = load_id(&state);
     let tasks = update(&mut state, Msg::Loaded { load_id, info: info(), cached: false, cache_note: None });
     let request = view_task(&tasks).map(|(_, request)| request.clone()).expect("a run");
-    assert_eq!((request.text.as_str(), request.interventions.len()), ("mine", 1));
+    assert_eq!((request.text.as_str(), request.edits.len()), ("mine", 1));
 }
 
 #[test]
@@ -238,13 +249,13 @@ fn a_failed_load_keeps_the_model_that_was_there() {
 fn another_model_forgets_heads_of_the_old_one() {
     let mut state = loaded_state();
     update(&mut state, Msg::ToggleHead(HeadId::new(1, 7)));
-    update(&mut state, Msg::ToggleAblation(HeadId::new(1, 7)));
+    update(&mut state, Msg::Edit(EditMsg::Toggle(HeadId::new(1, 7))));
     let source = state.models[0].source.clone();
     update(&mut state, Msg::ChooseModel(source));
     let other = ModelInfo { sha256: "bb".to_owned(), ..info() };
     let load_id = load_id(&state);
     update(&mut state, Msg::Loaded { load_id, info: other, cached: true, cache_note: None });
-    assert_eq!((state.selected, state.ablated.len()), (None, 0));
+    assert_eq!((state.selected, state.edits.list.len()), (None, 0));
 }
 
 #[test]
@@ -264,19 +275,23 @@ fn lens(id: &str) -> Lens {
 
 fn detect_task(tasks: &[Task]) -> Option<(u32, &DetectRequest)> {
     tasks.iter().find_map(|task| match task {
-        Task::Detect { detect_id, request } => Some((*detect_id, request)),
+        Task::StartJob { job_id, call } => match call.as_ref() {
+            Call::Detect(request) => Some((*job_id, request)),
+            _ => None,
+        },
         _ => None,
     })
 }
 
 fn progressed(detect_id: u32, scores: Vec<Vec<f32>>) -> Msg {
     let stage = crate::protocol::Stage::Detect;
-    let progress = Progress { stage, done: 1, total: Some(4), elapsed_ms: 10.0, scores: Some(scores) };
-    Msg::Detector(DetectorMsg::Progress { detect_id, progress })
+    let progress =
+        Progress { stage, done: 1, total: Some(4), elapsed_ms: 10.0, scores: Some(scores), text: None };
+    Msg::Job { job_id: detect_id, event: JobEvent::Progress(progress) }
 }
 
 fn failed(detect_id: u32, error: ErrorReport) -> Msg {
-    Msg::Detector(DetectorMsg::Failed { detect_id, error })
+    Msg::Job { job_id: detect_id, event: JobEvent::Failed(error) }
 }
 
 #[test]
@@ -300,7 +315,7 @@ fn a_chosen_detector_runs_once_and_shows_what_it_knows() {
 fn a_stopped_detector_waits_to_be_asked_again_and_a_failed_one_says_why() {
     let mut state = loaded_state();
     let (detect_id, _) = detect_task(&update(&mut state, Msg::SetLens(lens("successor")))).expect("starts");
-    assert_eq!(update(&mut state, Msg::Detector(DetectorMsg::Stop)), [Task::StopDetect(detect_id)]);
+    assert_eq!(update(&mut state, Msg::Detector(DetectorMsg::Stop)), [Task::StopJob(detect_id)]);
     update(&mut state, failed(detect_id, error("cancelled")));
     assert_eq!(state.detections["successor"].stage, DetectionStage::Stopped);
     let (again, _) = detect_task(&update(&mut state, Msg::Detector(DetectorMsg::Run))).expect("runs again");
@@ -315,12 +330,12 @@ fn another_model_or_bos_forgets_detections_and_runs_the_lens_anew() {
     let mut state = loaded_state();
     let (first, _) = detect_task(&update(&mut state, Msg::SetLens(lens("copying")))).expect("starts");
     let tasks = update(&mut state, Msg::SetBos(BosPolicy::On));
-    assert!(tasks.contains(&Task::StopDetect(first)));
+    assert!(tasks.contains(&Task::StopJob(first)));
     let (second, request) = detect_task(&tasks).expect("anew");
     assert_eq!(request.bos, BosPolicy::On);
     let source = state.models[1].source.clone();
     let tasks = update(&mut state, Msg::ChooseModel(source));
-    assert!(tasks.contains(&Task::StopDetect(second)), "it must not hold the old model in memory");
+    assert!(tasks.contains(&Task::StopJob(second)), "it must not hold the old model in memory");
     let load_id = load_id(&state);
     let info = ModelInfo { sha256: "bb".to_owned(), ..info() };
     let tasks = update(&mut state, Msg::Loaded { load_id, info, cached: true, cache_note: None });
@@ -333,7 +348,7 @@ fn a_paused_detector_goes_on_or_stops_and_its_last_report_is_kept() {
     let (detect_id, _) = detect_task(&update(&mut state, Msg::SetLens(lens("induction")))).expect("starts");
     let send = |state: &mut AppState, msg| update(state, Msg::Detector(msg));
     assert!(send(&mut state, DetectorMsg::Resume).is_empty(), "it is not paused");
-    assert_eq!(send(&mut state, DetectorMsg::Pause), [Task::PauseDetect(detect_id)]);
+    assert_eq!(send(&mut state, DetectorMsg::Pause), [Task::PauseJob(detect_id)]);
     assert!(send(&mut state, DetectorMsg::Pause).is_empty(), "once is enough");
     // A report that was on its way does not undo the pause, and shows.
     update(&mut state, progressed(detect_id, vec![vec![0.5; 8]]));
@@ -342,9 +357,9 @@ fn a_paused_detector_goes_on_or_stops_and_its_last_report_is_kept() {
     // Away and back: it waits, and is not started twice.
     update(&mut state, Msg::SetLens(Lens::default()));
     assert_eq!(detect_task(&update(&mut state, Msg::SetLens(lens("induction")))), None);
-    assert_eq!(send(&mut state, DetectorMsg::Resume), [Task::ResumeDetect(detect_id)]);
+    assert_eq!(send(&mut state, DetectorMsg::Resume), [Task::ResumeJob(detect_id)]);
     send(&mut state, DetectorMsg::Pause);
-    assert_eq!(send(&mut state, DetectorMsg::Stop), [Task::StopDetect(detect_id)]);
+    assert_eq!(send(&mut state, DetectorMsg::Stop), [Task::StopJob(detect_id)]);
     update(&mut state, failed(detect_id, error("cancelled")));
     assert!(send(&mut state, DetectorMsg::Resume).is_empty(), "nothing is at work");
     // Another run begins unpaused.
@@ -356,10 +371,10 @@ fn set(state: &mut AppState, setting: Setting) -> Vec<Task> {
     update(state, Msg::Detector(DetectorMsg::Set(setting)))
 }
 
-fn report(request: &DetectRequest) -> Arc<DetectReport> {
+fn report(request: &DetectRequest) -> DetectReport {
     let best = headlight_core::report::HeadScore { head: HeadId::new(1, 3), score: 0.9 };
     let provenance = headlight_core::report::DetectProvenance { run: provenance(), request: request.clone() };
-    Arc::new(DetectReport {
+    DetectReport {
         detector: request.detector.clone(),
         version: 1,
         definition: String::new(),
@@ -372,12 +387,13 @@ fn report(request: &DetectRequest) -> Arc<DetectReport> {
         best,
         evidence: serde_json::Value::Null,
         provenance,
-    })
+    }
 }
 
 /// A detector's run ends well.
 fn done(state: &mut AppState, (detect_id, request): (u32, &DetectRequest)) {
-    update(state, Msg::Detector(DetectorMsg::Done { detect_id, report: report(request) }));
+    let reply = Reply::Detect(Box::new(report(request)));
+    update(state, Msg::Job { job_id: detect_id, event: JobEvent::Done(Arc::new(reply)) });
 }
 
 #[test]
@@ -386,7 +402,7 @@ fn the_prompt_as_stimulus_runs_anew_and_a_later_prompt_makes_it_an_earlier_text(
     answer(&mut state, view(HeadId::new(0, 0), Some(HeadId::new(0, 0))));
     let first = detect_task(&update(&mut state, Msg::SetLens(lens("induction")))).map(|(id, _)| id);
     let tasks = set(&mut state, Setting::Stimulus(StimulusChoice::Prompt));
-    assert!(first.is_some_and(|first| tasks.contains(&Task::StopDetect(first))), "{tasks:?}");
+    assert!(first.is_some_and(|first| tasks.contains(&Task::StopJob(first))), "{tasks:?}");
     let asked = detect_task(&tasks).expect("anew");
     assert_eq!(asked.1.sequences, Some(vec![vec![1]]));
     done(&mut state, asked);
@@ -457,4 +473,134 @@ fn retrieval_waits_for_its_button_after_a_change() {
     assert_eq!(state.outdated(), Some(Outdated::Settings));
     let tasks = update(&mut state, Msg::Detector(DetectorMsg::Run));
     assert!(detect_task(&tasks).is_some_and(|(_, request)| request.params["texts"][0].is_object()));
+}
+
+fn edit(state: &mut AppState, msg: EditMsg) -> Vec<Task> {
+    update(state, Msg::Edit(msg))
+}
+
+#[test]
+fn heads_with_the_same_edit_stand_together_and_a_head_has_one() {
+    let mut state = loaded_state();
+    edit(&mut state, EditMsg::Toggle(HeadId::new(0, 1)));
+    edit(&mut state, EditMsg::SetNext(Edit::Scale { alpha: 0.5 }));
+    edit(&mut state, EditMsg::EditHeads(vec![HeadId::new(0, 1), HeadId::new(1, 2), HeadId::new(5, 5)]));
+    assert_eq!(state.edits.list.len(), 1, "the head left the edit that it had");
+    assert_eq!(state.edits.heads().len(), 2, "a head of no layer is not edited");
+    edit(&mut state, EditMsg::Add(layer_off(1, LayerPart::Attention)));
+    assert_eq!(state.edits.list.len(), 2);
+    // Another strength is another view, the same one is none.
+    let mut placed = state.edits.list[0].clone();
+    assert!(edit(&mut state, EditMsg::Change(0, placed.clone())).is_empty());
+    placed.edit.edit = Edit::Scale { alpha: -1.0 };
+    assert!(view_task(&edit(&mut state, EditMsg::Change(0, placed))).is_some());
+    edit(&mut state, EditMsg::SaveSet(" mine ".to_owned()));
+    assert_eq!(
+        state.edits.sets.iter().map(|set| (set.name.as_str(), set.heads.len())).collect::<Vec<_>>(),
+        [("mine", 2)]
+    );
+    edit(&mut state, EditMsg::Clear);
+    edit(&mut state, EditMsg::AddSet(HeadSet { name: "none".to_owned(), heads: BTreeSet::new() }));
+    assert_eq!(state.edits.sets.len(), 1, "an empty set is no set");
+    edit(&mut state, EditMsg::Toggle(HeadId::new(1, 2)));
+    edit(&mut state, EditMsg::Toggle(HeadId::new(1, 2)));
+    assert!(state.edits.list.is_empty());
+}
+
+#[test]
+fn where_an_edit_acts_follows_the_prompts_length() {
+    let placed = |at| PlacedEdit { edit: Intervention::zero([HeadId::new(0, 0)]), at };
+    let positions = |at, n_tokens| placed(at).resolve(n_tokens).positions;
+    assert_eq!(positions(EditWhere::Everywhere, 3), None);
+    assert_eq!(positions(EditWhere::NotFirst, 3), Some(vec![1, 2]));
+    assert_eq!(
+        (positions(EditWhere::Last, 3), positions(EditWhere::Last, 9)),
+        (Some(vec![2]), Some(vec![8]))
+    );
+}
+
+fn job_task(tasks: &[Task]) -> Option<(u32, &Call)> {
+    tasks.iter().find_map(|task| match task {
+        Task::StartJob { job_id, call } => Some((*job_id, call.as_ref())),
+        _ => None,
+    })
+}
+
+/// A sweep's answer to the call of a task.
+fn swept(state: &mut AppState, (job_id, call): (u32, &Call), effect: f32) -> Vec<Task> {
+    let Call::Sweep(request) = call else { panic!("{call:?} is no sweep") };
+    let report = SweepReport {
+        ids: vec![1],
+        metric: Metric::Logprob,
+        token: Some(3),
+        versus: None,
+        clean: -1.0,
+        effects: vec![vec![effect; 8]; 2],
+        provenance: provenance(),
+        request: request.clone(),
+    };
+    let event = JobEvent::Done(Arc::new(Reply::Sweep(Box::new(report))));
+    update(state, Msg::Job { job_id, event })
+}
+
+#[test]
+fn a_sweep_counts_only_for_the_prompt_and_settings_that_it_was_asked_for() {
+    let mut state = loaded_state();
+    assert_eq!(job_task(&update(&mut state, Msg::SetLens(Lens::Sweep))), None, "there is no view yet");
+    let tasks = answer(&mut state, view(HeadId::new(0, 0), Some(HeadId::new(0, 0))));
+    let first = job_task(&tasks).expect("a small model sweeps by itself");
+    assert_eq!(state.lens_scores(), None);
+    swept(&mut state, first, -0.5);
+    assert_eq!(state.lens_scores().map(|scores| scores.scores[0][0]), Some(-0.5));
+    // Another metric: the numbers go until the new ones come.
+    let settings = LabSettings { metric: Metric::Kl, ..LabSettings::default() };
+    let tasks = update(&mut state, Msg::Lab(LabMsg::Set(settings)));
+    let second = job_task(&tasks).expect("runs anew");
+    assert_eq!(state.lens_scores(), None);
+    // A late answer to the first question changes nothing.
+    swept(&mut state, first, 9.0);
+    assert_eq!(state.lens_scores(), None);
+    // While it runs, what is known shows.
+    let progress = Progress {
+        stage: crate::protocol::Stage::Sweep,
+        done: 1,
+        total: Some(16),
+        elapsed_ms: 1.0,
+        scores: Some(vec![vec![f32::NAN; 8], vec![0.25; 8]]),
+        text: None,
+    };
+    update(&mut state, Msg::Job { job_id: second.0, event: JobEvent::Progress(progress) });
+    assert_eq!(state.lens_scores().map(|scores| ranking(&scores).len()), Some(8), "NaN ranks nowhere");
+    // Another prompt ends it.
+    update(&mut state, Msg::Typed("other".to_owned()));
+    assert_eq!(state.lens_scores(), None);
+    let tasks = answer(&mut state, view(HeadId::new(0, 0), Some(HeadId::new(0, 0))));
+    assert!(tasks.contains(&Task::StopJob(second.0)), "{tasks:?}");
+}
+
+#[test]
+fn an_experiment_is_held_stopped_and_run_again() {
+    let mut state = loaded_state();
+    answer(&mut state, view(HeadId::new(0, 0), Some(HeadId::new(0, 0))));
+    let lab = |state: &mut AppState, msg| update(state, Msg::Lab(msg));
+    let tasks = lab(&mut state, LabMsg::Start(Experiment::LogitLens));
+    let (job_id, _) = job_task(&tasks).expect("starts");
+    assert!(lab(&mut state, LabMsg::Start(Experiment::LogitLens)).is_empty(), "it is at work");
+    assert_eq!(lab(&mut state, LabMsg::Pause(Experiment::LogitLens)), [Task::PauseJob(job_id)]);
+    assert!(lab(&mut state, LabMsg::Pause(Experiment::LogitLens)).is_empty());
+    assert_eq!(lab(&mut state, LabMsg::Resume(Experiment::LogitLens)), [Task::ResumeJob(job_id)]);
+    assert_eq!(lab(&mut state, LabMsg::Stop(Experiment::LogitLens)), [Task::StopJob(job_id)]);
+    update(&mut state, Msg::Job { job_id, event: JobEvent::Failed(error("cancelled")) });
+    assert!(state.at_work(Experiment::LogitLens).is_none());
+    assert!(job_task(&lab(&mut state, LabMsg::Start(Experiment::LogitLens))).is_some());
+    // What cannot be asked does not start.
+    assert!(lab(&mut state, LabMsg::Start(Experiment::Patch)).is_empty(), "no corrupted prompt");
+    assert!(lab(&mut state, LabMsg::Start(Experiment::Controls)).is_empty(), "no edited head");
+}
+
+#[test]
+fn repeated_tokens_are_those_that_follow_a_pair_seen_before() {
+    assert_eq!(repeated_positions(&[5, 6, 7, 5, 6, 7]), [4, 5]);
+    assert_eq!(repeated_positions(&[5, 6, 7]), Vec::<usize>::new());
+    assert_eq!(repeated_positions(&[]), Vec::<usize>::new());
 }

@@ -101,7 +101,7 @@ pub fn signed(theme: Theme, value: f32) -> Rgb {
 pub fn shade(theme: Theme, scale: Scale, score: f32) -> Rgb {
     match scale {
         Scale::UpTo(most) => heat(theme, score / most),
-        Scale::Signed => signed(theme, score),
+        Scale::SignedUpTo(most) => signed(theme, score / most),
     }
 }
 
@@ -143,7 +143,7 @@ pub fn target_ink(theme: Theme) -> Rgb {
 pub fn scale_gradient(theme: Theme, scale: Scale) -> String {
     let value = |share: f32| match scale {
         Scale::UpTo(most) => share * most,
-        Scale::Signed => 2.0 * share - 1.0,
+        Scale::SignedUpTo(most) => (2.0 * share - 1.0) * most,
     };
     let stops: Vec<String> = (0..=16).map(|i| shade(theme, scale, value(i as f32 / 16.0)).css()).collect();
     format!("linear-gradient(to right, {})", stops.join(", "))

@@ -15,6 +15,12 @@ pub enum Lens {
     Prompt(Measure),
     /// A detector.
     Detector(&'static Doc),
+    /// What editing each head in turn does.
+    Sweep,
+    /// What each head adds to a logit directly.
+    Attribution,
+    /// How much of a clean run each head carries over into a corrupted one.
+    Patching,
 }
 
 impl Default for Lens {
@@ -28,8 +34,8 @@ impl Default for Lens {
 pub enum Scale {
     /// 0 to the given value, one hue.
     UpTo(f32),
-    /// -1 to 1, two hues that meet at 0.
-    Signed,
+    /// Minus the given value to the value, two hues that meet at 0.
+    SignedUpTo(f32),
 }
 
 impl Lens {
@@ -54,6 +60,9 @@ impl Lens {
         match self {
             Self::Prompt(measure) => format!("prompt:{}", measure.target()),
             Self::Detector(doc) => format!("detector:{}", doc.id),
+            Self::Sweep => "effect:sweep".to_owned(),
+            Self::Attribution => "effect:dla".to_owned(),
+            Self::Patching => "effect:patch".to_owned(),
         }
     }
 
@@ -64,6 +73,9 @@ impl Lens {
             ("detector", id) => {
                 Self::detectors().find(|lens| matches!(lens, Self::Detector(doc) if doc.id == id))
             }
+            ("effect", "sweep") => Some(Self::Sweep),
+            ("effect", "dla") => Some(Self::Attribution),
+            ("effect", "patch") => Some(Self::Patching),
             _ => None,
         }
     }
@@ -73,6 +85,9 @@ impl Lens {
         match self {
             Self::Prompt(measure) => measure.label(),
             Self::Detector(doc) => doc.title,
+            Self::Sweep => "Effect of editing each head",
+            Self::Attribution => "Direct logit attribution",
+            Self::Patching => "Activation patching",
         }
     }
 
@@ -81,6 +96,9 @@ impl Lens {
         match self {
             Self::Prompt(measure) => measure.name(),
             Self::Detector(doc) => doc.id.replace('_', " "),
+            Self::Sweep => "effect".to_owned(),
+            Self::Attribution => "direct".to_owned(),
+            Self::Patching => "recovered".to_owned(),
         }
     }
 
@@ -91,6 +109,7 @@ impl Lens {
             // The three ways to measure induction read the same cells.
             Self::Detector(doc) if doc.id.starts_with("induction") => "induction",
             Self::Detector(doc) => doc.id,
+            Self::Sweep | Self::Attribution | Self::Patching => return None,
         };
         AttentionTarget::ALL.into_iter().find(|target| target.name() == name)
     }
@@ -98,7 +117,13 @@ impl Lens {
     /// The scale of these scores.
     pub fn scale(self, scores: Option<&HeadScores>) -> Scale {
         match self {
-            Self::Detector(doc) if doc.id == "copying" => Scale::Signed,
+            Self::Detector(doc) if doc.id == "copying" => Scale::SignedUpTo(1.0),
+            Self::Patching => Scale::SignedUpTo(1.0),
+            Self::Sweep | Self::Attribution => {
+                let all = scores.into_iter().flat_map(|scores| scores.scores.iter().flatten());
+                let most = all.fold(0.0, |most: f32, score| most.max(score.abs()));
+                Scale::SignedUpTo(if most > 0.0 { most } else { 1.0 })
+            }
             Self::Detector(doc) if doc.id == "entropy" => {
                 let all = scores.into_iter().flat_map(|scores| scores.scores.iter().flatten());
                 Scale::UpTo(all.copied().fold(1.0, f32::max))
@@ -206,7 +231,8 @@ mod tests {
 
     #[test]
     fn keys_round_trip() {
-        for lens in Measure::all().map(Lens::Prompt).into_iter().chain(Lens::detectors()) {
+        let effects = [Lens::Sweep, Lens::Attribution, Lens::Patching];
+        for lens in Measure::all().map(Lens::Prompt).into_iter().chain(Lens::detectors()).chain(effects) {
             assert_eq!(Lens::of_key(&lens.key()), Some(lens));
         }
         assert_eq!(Lens::of_key("detector:no_such"), None);
@@ -272,7 +298,10 @@ mod tests {
 
     #[test]
     fn scales_fit_their_scores() {
-        assert_eq!(Lens::Detector(doc("copying")).scale(None), Scale::Signed);
+        assert_eq!(Lens::Detector(doc("copying")).scale(None), Scale::SignedUpTo(1.0));
+        let effects =
+            HeadScores { target: String::new(), scores: vec![vec![0.5, -2.0, f32::NAN]], n_rows: 1 };
+        assert_eq!(Lens::Sweep.scale(Some(&effects)), Scale::SignedUpTo(2.0));
         let scores = HeadScores { target: String::new(), scores: vec![vec![0.5, 3.5]], n_rows: 1 };
         assert_eq!(Lens::Detector(doc("entropy")).scale(Some(&scores)), Scale::UpTo(3.5));
         assert_eq!(Lens::default().scale(None), Scale::UpTo(1.0));

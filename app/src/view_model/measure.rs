@@ -72,10 +72,16 @@ pub fn score_of(scores: &HeadScores, head: HeadId) -> Option<f32> {
     if scores.n_rows == 0 {
         return None;
     }
-    scores.scores.get(head.layer)?.get(head.head).copied()
+    scores.scores.get(head.layer)?.get(head.head).copied().filter(|score| !score.is_nan())
 }
 
-/// Heads from the highest score down; ties in reading order. Empty when the prompt has nothing to measure.
+/// What scores are ranked by: effects, which have a sign, by their size.
+fn rank_key(scores: &HeadScores, score: f32) -> f32 {
+    if scores.target.starts_with("effect:") { score.abs() } else { score }
+}
+
+/// Heads from the highest score down, effects from the largest; ties in reading order. Empty when the prompt has nothing
+/// to measure.
 pub fn ranking(scores: &HeadScores) -> Vec<(HeadId, f32)> {
     if scores.n_rows == 0 {
         return Vec::new();
@@ -88,14 +94,15 @@ pub fn ranking(scores: &HeadScores) -> Vec<(HeadId, f32)> {
             row.iter().enumerate().map(move |(head, &score)| (HeadId::new(layer, head), score))
         })
         .collect();
-    heads.sort_by(|a, b| b.1.total_cmp(&a.1));
+    heads.retain(|(_, score)| !score.is_nan());
+    heads.sort_by(|a, b| rank_key(scores, b.1).total_cmp(&rank_key(scores, a.1)));
     heads
 }
 
 /// A head's place in the ranking, from 1; equal scores share the better place.
 pub fn rank_of(scores: &HeadScores, head: HeadId) -> Option<usize> {
-    let own = score_of(scores, head)?;
-    Some(1 + scores.scores.iter().flatten().filter(|&&score| score > own).count())
+    let own = rank_key(scores, score_of(scores, head)?);
+    Some(1 + scores.scores.iter().flatten().filter(|&&score| rank_key(scores, score) > own).count())
 }
 
 /// What the map's caption says of a measure on this prompt.

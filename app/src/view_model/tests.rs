@@ -72,14 +72,21 @@ fn progress_tells_amount_rate_and_time_left() {
         total: Some(100_000_000),
         elapsed_ms: 5000.0,
         scores: None,
+        text: None,
     };
     let text = progress_text(&half);
     assert_eq!(text.detail, "50.0 MB of 100.0 MB · 10.0 MB/s · 5 s left");
     assert_eq!(text.fraction, Some(0.5));
     let unknown = Progress { total: None, elapsed_ms: 10.0, ..half.clone() };
     assert_eq!(progress_text(&unknown).detail, "50.0 MB");
-    let tensors =
-        Progress { stage: Stage::Unpack, done: 3, total: Some(272), elapsed_ms: 20.0, scores: None };
+    let tensors = Progress {
+        stage: Stage::Unpack,
+        done: 3,
+        total: Some(272),
+        elapsed_ms: 20.0,
+        scores: None,
+        text: None,
+    };
     assert_eq!(progress_text(&tensors).detail, "3 of 272 tensors");
 }
 

@@ -51,15 +51,15 @@ impl Reporter {
 
     /// `done` of `total` units are done.
     pub fn report(&mut self, done: u64, total: Option<u64>) {
-        self.report_with(done, total, || None);
+        self.report_with(done, total, || (None, None));
     }
 
-    /// The same, with the scores so far.
+    /// The same, with the numbers and the text so far.
     pub fn report_with(
         &mut self,
         done: u64,
         total: Option<u64>,
-        scores: impl FnOnce() -> Option<Vec<Vec<f32>>>,
+        partial: impl FnOnce() -> (Option<Vec<Vec<f32>>>, Option<String>),
     ) {
         let now = super::now_ms();
         if now - self.last_ms < 100.0 && total != Some(done) {
@@ -67,7 +67,8 @@ impl Reporter {
         }
         self.last_ms = now;
         let elapsed_ms = self.elapsed_ms(now);
-        let progress = Progress { stage: self.stage, done, total, elapsed_ms, scores: scores() };
+        let (scores, text) = partial();
+        let progress = Progress { stage: self.stage, done, total, elapsed_ms, scores, text };
         event(&Event::Progress { id: self.id, progress });
     }
     /// Time at work by `now_ms`: a pause tells nothing of how fast the work goes.

@@ -4,37 +4,42 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-use headlight_core::engine::{Engine, PatternsWanted, RunOutcome, RunTask, Want};
+use headlight_core::engine::{EffectTask, Engine, Job, PatternsWanted, RunOutcome, RunTask, Want};
 use headlight_core::error::Error;
 use headlight_core::hooks::Intervention;
 use headlight_core::ids::{HeadId, TokenId};
-use headlight_core::metrics::kl_nats;
+use headlight_core::metrics::{kl_nats, top_indices};
 use headlight_core::report::{
-    BenchReport, BosPolicy, DetectReport, DetectRequest, PatternReport, PrefillSpeed, Prompt, RunRequest,
+    BenchReport, BosPolicy, EffectReport, PatternReport, PrefillSpeed, Prompt, RunRequest, SweepReport,
+    SweepRequest,
 };
 
 use super::cancel::{self, Breather};
 use super::post::{self, Reporter};
 use super::{fetch, load, now_ms};
-use crate::protocol::{Call, ErrorReport, ModelSource, Reply, Stage, View, ViewRequest};
+use crate::protocol::{Call, Comparison, ErrorReport, ModelSource, Reply, Stage, View, ViewRequest};
 
 /// Runs that are kept, so that a click on another head or a toggled edit needs no new one.
 const N_KEPT_RUNS: usize = 3;
 /// Patterns of every head are kept with a run up to this size.
 const MAX_KEPT_PATTERN_BYTES: usize = 32 << 20;
+/// A clean run is kept whole, for edited ones to start from, up to this size: SmolLM2 at about 500 tokens.
+const MAX_KEPT_BASE_BYTES: usize = 128 << 20;
+/// Sweeps that are kept.
+const N_KEPT_SWEEPS: usize = 8;
 
 /// What the worker holds between requests.
 #[derive(Default)]
 pub struct Session {
     engine: Option<Rc<Engine>>,
     runs: VecDeque<KeptRun>,
+    sweeps: VecDeque<SweepReport>,
     view_id: Option<u32>,
 }
 
 #[derive(Clone)]
 struct KeptRun {
-    ids: Vec<TokenId>,
-    interventions: Vec<Intervention>,
+    request: RunRequest,
     outcome: Rc<RunOutcome>,
 }
 
@@ -54,9 +59,12 @@ impl Session {
         self.engine.clone().ok_or_else(|| post::error("no_model", "no model is loaded; choose one"))
     }
 
-    fn kept_run(&self, ids: &[TokenId], interventions: &[Intervention]) -> Option<Rc<RunOutcome>> {
-        let found = self.runs.iter().find(|run| run.ids == ids && run.interventions == interventions);
-        found.map(|run| Rc::clone(&run.outcome))
+    fn kept_run(&self, request: &RunRequest) -> Option<Rc<RunOutcome>> {
+        let is_same = |run: &&KeptRun| {
+            let (kept, edits) = (&run.request, &request.interventions);
+            kept.prompt == request.prompt && kept.bos == request.bos && kept.interventions == *edits
+        };
+        self.runs.iter().find(is_same).map(|run| Rc::clone(&run.outcome))
     }
 
     fn keep_run(&mut self, run: KeptRun) {
@@ -111,7 +119,40 @@ pub async fn answer(session: &RefCell<Session>, id: u32, call: Call) -> Result<R
         }
         Call::Detect(request) => {
             let engine = session.borrow().engine()?;
-            detect(&engine, id, &request).await.map(|report| Reply::Detect(Box::new(report)))
+            let task = started(engine.start_detect(&request))?;
+            Ok(Reply::Detect(Box::new(job(&engine, id, Stage::Detect, task).await?)))
+        }
+        Call::Sweep(request) => Ok(Reply::Sweep(Box::new(sweep(session, id, request).await?))),
+        Call::Effect(request) => Ok(Reply::Effect(Box::new(effect(session, id, request).await?))),
+        Call::Dla(request) => {
+            let engine = session.borrow().engine()?;
+            let task = started(engine.start_dla(&request))?;
+            Ok(Reply::Dla(Box::new(job(&engine, id, Stage::Explain, task).await?)))
+        }
+        Call::Lens(request) => {
+            let engine = session.borrow().engine()?;
+            let task = started(engine.start_lens(&request))?;
+            Ok(Reply::Lens(Box::new(job(&engine, id, Stage::Explain, task).await?)))
+        }
+        Call::Ov(request) => {
+            let engine = session.borrow().engine()?;
+            let task = started(engine.start_ov(&request))?;
+            Ok(Reply::Ov(Box::new(job(&engine, id, Stage::Explain, task).await?)))
+        }
+        Call::Patch(request) => {
+            let engine = session.borrow().engine()?;
+            let task = started(engine.start_patch(&request))?;
+            Ok(Reply::Patch(Box::new(job(&engine, id, Stage::Patch, task).await?)))
+        }
+        Call::Controls(request) => {
+            let engine = session.borrow().engine()?;
+            let task = started(engine.start_controls(&request))?;
+            Ok(Reply::Controls(Box::new(job(&engine, id, Stage::Explain, task).await?)))
+        }
+        Call::Generate(request) => {
+            let engine = session.borrow().engine()?;
+            let task = started(engine.start_generate(&request))?;
+            Ok(Reply::Generate(Box::new(job(&engine, id, Stage::Generate, task).await?)))
         }
         Call::Bench { prefill, repeats } => {
             let engine = session.borrow().engine()?;
@@ -121,6 +162,10 @@ pub async fn answer(session: &RefCell<Session>, id: u32, call: Call) -> Result<R
             unreachable!("answered as they arrive")
         }
     }
+}
+
+fn started<T>(task: Result<T, Error>) -> Result<T, ErrorReport> {
+    task.map_err(|error| post::engine_error(&error))
 }
 
 async fn cached_ids(sources: Vec<ModelSource>) -> Vec<String> {
@@ -136,10 +181,21 @@ async fn cached_ids(sources: Vec<ModelSource>) -> Vec<String> {
 
 /// Runs a request to its end, letting the event loop run between steps.
 async fn run(engine: &Engine, id: u32, request: &RunRequest, want: Want) -> Result<RunOutcome, ErrorReport> {
+    run_from(engine, id, None, request, want).await
+}
+
+/// The same, from a clean run of the same prompt where that was kept whole.
+async fn run_from(
+    engine: &Engine,
+    id: u32,
+    clean: Option<Rc<RunOutcome>>,
+    request: &RunRequest,
+    want: Want,
+) -> Result<RunOutcome, ErrorReport> {
     let failed = |error: Error| post::engine_error(&error);
     let mut breather = Breather::new(id);
     breather.breathe().await?;
-    let mut task: RunTask = engine.start(request, want).map_err(failed)?;
+    let mut task: RunTask = engine.start_from(clean, request, want).map_err(failed)?;
     while !task.step(engine).map_err(failed)? {
         breather.breathe().await?;
     }
@@ -158,45 +214,98 @@ async fn pattern(
 }
 
 async fn view(session: &RefCell<Session>, id: u32, request: ViewRequest) -> Result<View, ErrorReport> {
-    let engine = session.borrow().engine()?;
-    let failed = |error: Error| post::engine_error(&error);
     let start_ms = now_ms();
-    let tokens = engine.prompt_tokens(&Prompt::Text(request.text), request.bos).map_err(failed)?;
+    let engine = session.borrow().engine()?;
+    let (clean, edited) = runs(session, &engine, id, &request).await?;
     // A head of another model, while models change, is no head.
     let head = request.head.filter(|&head| engine.check_head(head).is_ok());
-    let run = |interventions: Vec<Intervention>| RunRequest {
-        prompt: Prompt::Ids(tokens.ids.clone()),
-        bos: BosPolicy::Off,
-        top: request.top,
-        interventions,
-        watch: Vec::new(),
-    };
-    let edited = kept_or_run(session, &engine, id, &run(request.interventions.clone()), head).await?;
-    let clean = match request.interventions.is_empty() {
-        true => None,
-        false => Some(kept_or_run(session, &engine, id, &run(Vec::new()), None).await?),
-    };
+    let is_edited = !request.edits.is_empty();
     Ok(View {
-        tokens,
-        kl_nats: clean.as_ref().map(|clean| kl_nats(&clean.logits, &edited.logits)),
-        clean: clean.map(|clean| clean.report.clone()),
+        tokens: clean.tokens.clone(),
+        kl_nats: is_edited.then(|| kl_nats(&clean.logits, &edited.logits)),
+        clean: is_edited.then(|| clean.report.clone()),
         run: edited.report.clone(),
+        comparison: comparison(&engine, &request.compare, &clean, &edited)?,
         scores: edited.scores.clone(),
         pattern: head.and_then(|head| edited.pattern(&engine, head)),
         elapsed_ms: now_ms() - start_ms,
     })
 }
 
-/// A kept run that answers the request, or a new one; it holds the pattern of `head`.
+/// The clean and the edited run of a view, kept or new; the same one twice without edits.
+async fn runs(
+    session: &RefCell<Session>,
+    engine: &Engine,
+    id: u32,
+    request: &ViewRequest,
+) -> Result<(Rc<RunOutcome>, Rc<RunOutcome>), ErrorReport> {
+    let failed = |error: Error| post::engine_error(&error);
+    let text = Prompt::Text(request.text.clone());
+    let tokens = engine.prompt_tokens(&text, request.bos).map_err(failed)?;
+    let head = request.head.filter(|&head| engine.check_head(head).is_ok());
+    let run = |interventions: Vec<Intervention>| RunRequest {
+        prompt: Prompt::Ids(tokens.ids.clone()),
+        // Ids get no BOS; texts of other prompts in the edits do.
+        bos: request.bos,
+        top: request.top,
+        interventions,
+        watch: Vec::new(),
+    };
+    let clean = kept_or_run(session, engine, id, None, &run(Vec::new()), head).await?;
+    let edited = match request.edits.is_empty() {
+        true => Rc::clone(&clean),
+        false => {
+            let n_tokens = tokens.ids.len();
+            let edited = run(request.edits.iter().map(|edit| edit.resolve(n_tokens)).collect());
+            kept_or_run(session, engine, id, Some(Rc::clone(&clean)), &edited, head).await?
+        }
+    };
+    Ok((clean, edited))
+}
+
+/// The two next tokens that the user compares, or the clean run's two most probable ones.
+fn comparison(
+    engine: &Engine,
+    texts: &[String; 2],
+    clean: &RunOutcome,
+    edited: &RunOutcome,
+) -> Result<Comparison, ErrorReport> {
+    let failed = |error: Error| post::engine_error(&error);
+    let mut chosen = Vec::new();
+    for text in texts {
+        let ids = engine.tokenize(text, BosPolicy::Off).map_err(failed)?.ids;
+        chosen.push(ids.first().copied());
+    }
+    let likely: Vec<TokenId> =
+        top_indices(&clean.logits, 3).into_iter().map(|index| index as TokenId).collect();
+    let mut left = likely.iter().copied().filter(|id| !chosen.contains(&Some(*id)));
+    let ids = [0, 1].map(|slot| chosen[slot].or_else(|| left.next()).unwrap_or_default());
+    let of = |run: &RunOutcome| ids.map(|id| engine.next_token(id, &run.logits));
+    Ok(Comparison { clean: of(clean), edited: of(edited) })
+}
+
+async fn effect(
+    session: &RefCell<Session>,
+    id: u32,
+    request: ViewRequest,
+) -> Result<EffectReport, ErrorReport> {
+    let engine = session.borrow().engine()?;
+    let (clean, edited) = runs(session, &engine, id, &request).await?;
+    job(&engine, id, Stage::Explain, EffectTask::new(clean, edited)).await
+}
+
+/// A kept run that answers the request, or a new one, from the clean run where there is one; it holds the pattern of
+/// `head`.
 async fn kept_or_run(
     session: &RefCell<Session>,
     engine: &Engine,
     id: u32,
+    clean: Option<Rc<RunOutcome>>,
     request: &RunRequest,
     head: Option<HeadId>,
 ) -> Result<Rc<RunOutcome>, ErrorReport> {
     let Prompt::Ids(ids) = &request.prompt else { unreachable!("views run ids") };
-    let kept = session.borrow().kept_run(ids, &request.interventions);
+    let kept = session.borrow().kept_run(request);
     if let Some(kept) = kept.filter(|kept| {
         let has_pattern = |head| kept.pattern(engine, head).is_some();
         kept.report.logits_top.len() >= request.top.min(engine.info().d_vocab) && head.is_none_or(has_pattern)
@@ -210,24 +319,44 @@ async fn kept_or_run(
         Some(head) => PatternsWanted::Head(head),
         None => PatternsWanted::None,
     };
-    let want = Want { nll: false, scores: true, patterns };
-    let outcome = Rc::new(run(engine, id, request, want).await?);
-    let (ids, interventions) = (ids.clone(), request.interventions.clone());
-    session.borrow_mut().keep_run(KeptRun { ids, interventions, outcome: Rc::clone(&outcome) });
+    let base = engine.base_bytes(ids.len()) <= MAX_KEPT_BASE_BYTES;
+    let want = Want { nll: false, scores: true, patterns, base };
+    let outcome = Rc::new(run_from(engine, id, clean, request, want).await?);
+    session.borrow_mut().keep_run(KeptRun { request: request.clone(), outcome: Rc::clone(&outcome) });
     Ok(outcome)
 }
 
-async fn detect(engine: &Engine, id: u32, request: &DetectRequest) -> Result<DetectReport, ErrorReport> {
+/// Does a job to its end, letting the event loop run between steps and telling how far it is.
+async fn job<J: Job>(engine: &Engine, id: u32, stage: Stage, mut job: J) -> Result<J::Report, ErrorReport> {
     let failed = |error: Error| post::engine_error(&error);
-    let mut task = engine.start_detect(request).map_err(failed)?;
-    let mut reporter = Reporter::new(id, Stage::Detect);
+    let mut reporter = Reporter::new(id, stage);
     let mut breather = Breather::new(id);
-    while !task.step(engine).map_err(failed)? {
-        let (done, total) = task.progress();
-        reporter.report_with(done as u64, Some(total as u64), || Some(task.partial()));
+    while !job.step(engine).map_err(failed)? {
+        let (done, total) = job.progress();
+        let partial = || (Some(job.partial()).filter(|table| !table.is_empty()), job.text(engine));
+        reporter.report_with(done as u64, Some(total as u64), partial);
         breather.breathe().await?;
     }
-    task.finish(engine).map_err(failed)
+    job.finish(engine).map_err(failed)
+}
+
+/// A sweep, kept or new: the same request on the same model gives the same numbers.
+async fn sweep(
+    session: &RefCell<Session>,
+    id: u32,
+    request: SweepRequest,
+) -> Result<SweepReport, ErrorReport> {
+    let engine = session.borrow().engine()?;
+    let kept = session.borrow().sweeps.iter().find(|report| report.request == request).cloned();
+    if let Some(report) = kept {
+        return Ok(report);
+    }
+    let task = engine.start_sweep(&request).map_err(|error| post::engine_error(&error))?;
+    let report = job(&engine, id, Stage::Sweep, task).await?;
+    let sweeps = &mut session.borrow_mut().sweeps;
+    sweeps.push_front(report.clone());
+    sweeps.truncate(N_KEPT_SWEEPS);
+    Ok(report)
 }
 
 async fn bench(

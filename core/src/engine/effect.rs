@@ -25,24 +25,23 @@ pub struct EffectTask {
 }
 
 impl EffectTask {
-    /// Of a clean run that was kept whole and an edited run of the same prompt.
+    /// Of a clean and an edited run of the same prompt; the direct effect needs the clean one kept whole.
     ///
     /// # Panics
-    /// When the prompts differ, or the clean run was not kept.
+    /// When the prompts differ.
     pub fn new(clean: Rc<RunOutcome>, edited: Rc<RunOutcome>) -> Self {
         assert_eq!(clean.tokens.ids, edited.tokens.ids, "the runs are of different prompts");
-        assert!(clean.has_base(), "the clean run was not kept whole");
         let (kl_nats, clean_nll_nats, edited_nll_nats) = (Vec::new(), Vec::new(), Vec::new());
         Self { clean, edited, kl_nats, clean_nll_nats, edited_nll_nats }
     }
 
-    fn direct_logits(&self, engine: &Engine) -> Result<Vec<f32>, Error> {
-        let base = self.clean.base.as_ref().expect("checked when the task began");
+    fn direct_logits(&self, engine: &Engine) -> Result<Option<Vec<f32>>, Error> {
+        let Some(base) = &self.clean.base else { return Ok(None) };
         let resid = direct_resid(&engine.backend, &engine.model, base, &self.edited.edits)?;
         let config = &engine.model.config;
         let normalized = engine.backend.rms_norm(&resid, &engine.model.final_norm, config.rms_eps);
         let n_tokens = self.clean.tokens.ids.len();
-        Ok(engine.logits(&normalized, n_tokens - 1..n_tokens))
+        Ok(Some(engine.logits(&normalized, n_tokens - 1..n_tokens)))
     }
 }
 
@@ -81,10 +80,10 @@ impl Job for EffectTask {
             top.iter().map(|&index| engine.token_logit(index as TokenId, logits, lse)).collect()
         };
         Ok(EffectReport {
-            direct_kl_nats: kl_nats(&self.clean.logits, &direct),
+            direct_kl_nats: direct.as_ref().map(|direct| kl_nats(&self.clean.logits, direct)),
             clean_top: of(&self.clean.logits),
             edited_top: of(&self.edited.logits),
-            direct_top: of(&direct),
+            direct_top: direct.as_deref().map(of).unwrap_or_default(),
             kl_nats: self.kl_nats,
             clean_nll_nats: self.clean_nll_nats,
             edited_nll_nats: self.edited_nll_nats,

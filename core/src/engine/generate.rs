@@ -48,11 +48,6 @@ impl GenerateTask {
             State::Decode(decode) => decode.generated().iter().map(|token| token.id).collect(),
         }
     }
-
-    /// The text so far.
-    pub fn text(&self, engine: &Engine) -> String {
-        engine.decoded(&self.generated())
-    }
 }
 
 impl Job for GenerateTask {
@@ -79,6 +74,10 @@ impl Job for GenerateTask {
 
     fn progress(&self) -> (usize, usize) {
         (self.generated().len(), self.rules.max_new_tokens)
+    }
+
+    fn text(&self, engine: &Engine) -> Option<String> {
+        Some(engine.decoded(&self.generated()))
     }
 
     fn finish(self, engine: &Engine) -> Result<GenerateReport, Error> {

@@ -294,12 +294,13 @@ pub struct EffectReport {
     pub clean_nll_nats: Vec<f32>,
     /// The same in the edited run.
     pub edited_nll_nats: Vec<f32>,
-    /// KL(clean ‖ directly edited) at the last position, nats: everything after the edits as in the clean run.
-    pub direct_kl_nats: f32,
+    /// KL(clean ‖ directly edited) at the last position, nats: everything after the edits as in the clean run. Null where the
+    /// clean run is too long to be kept for it.
+    pub direct_kl_nats: Option<f32>,
     /// The clean run's most probable next tokens: clean, in the edited run, and with the direct effect alone.
     pub clean_top: Vec<TokenLogit>,
     /// Their values in the edited run.
     pub edited_top: Vec<TokenLogit>,
-    /// Their values with the direct effect alone.
+    /// Their values with the direct effect alone; empty where that is unknown.
     pub direct_top: Vec<TokenLogit>,
 }

@@ -1,0 +1,413 @@
+//! What is changed in the model: every edit with its heads, strength and place, ways to add more, and named sets of heads.
+
+use headlight_core::hooks::{Edit, Intervention, Prompt};
+use headlight_core::ids::HeadId;
+use leptos::prelude::*;
+
+use super::page;
+use crate::protocol::{EditWhere, PlacedEdit};
+use crate::state::Msg;
+use crate::state::edits::{EditMsg, HeadSet, LayerPart, kind_of, layer_off, offered};
+use crate::view_model::edits::{
+    edit_text, heads_text, layer_texts, parse_edges, strength_of, where_text, with_strength,
+};
+
+/// Heads shown one by one in an edit.
+const N_CHIPS: usize = 12;
+
+/// The card of edits.
+#[component]
+pub fn EditsCard() -> impl IntoView {
+    let page = page();
+    let n_edits = page.select(|state| state.edits.list.len());
+    view! {
+        <section class="card edits-card" aria-labelledby="edits-title">
+            <div class="card-head">
+                <h2 id="edits-title">"Edits"</h2>
+                <Show when=move || { n_edits.get() > 0 }>
+                    <button
+                        class="button"
+                        data-testid="ablations-clear"
+                        on:click=move |_| page.send(Msg::Edit(EditMsg::Clear))
+                    >
+                        "All off " <kbd>"0"</kbd>
+                    </button>
+                </Show>
+            </div>
+            <NextKind />
+            <div data-testid="ablations">
+                <For each=move || 0..n_edits.get() key=|index| *index let:index>
+                    <EditRow index />
+                </For>
+            </div>
+            <Show when=move || n_edits.get() == 0>
+                <p class="quiet">
+                    "Nothing is edited. Double-click a head in the map, or press " <kbd>"A"</kbd> " on it."
+                </p>
+            </Show>
+            <p class="quiet">
+                "Edits of a head act on its z or its pattern, before W_O; any output bias stays."
+            </p>
+            <More />
+            <Sets />
+        </section>
+    }
+}
+
+/// What the next head that is switched gets.
+#[component]
+fn NextKind() -> impl IntoView {
+    let page = page();
+    let next = page.select(|state| kind_of(&state.edits.next));
+    view! {
+        <label class="setting">
+            <span>"New edits"</span>
+            <KindMenu
+                selected=next
+                testid="edit-next"
+                on_choice=move |edit| page.send(Msg::Edit(EditMsg::SetNext(edit)))
+            />
+        </label>
+    }
+}
+
+#[component]
+fn KindMenu(
+    #[prop(into)] selected: Signal<Option<usize>>,
+    testid: &'static str,
+    on_choice: impl Fn(Edit) + 'static,
+) -> impl IntoView {
+    let options = offered().into_iter().enumerate().map(|(index, (name, _))| {
+        view! {
+            <option value=index.to_string() prop:selected=move || selected.get() == Some(index)>
+                {name}
+            </option>
+        }
+    });
+    view! {
+        <select
+            class="select"
+            data-testid=testid
+            on:change=move |event| {
+                let index: Option<usize> = event_target_value(&event).parse().ok();
+                if let Some((_, edit)) = index.and_then(|index| offered().into_iter().nth(index)) {
+                    on_choice(edit);
+                }
+            }
+        >
+            {options.collect_view()}
+        </select>
+    }
+}
+
+/// One edit.
+#[component]
+fn EditRow(index: usize) -> impl IntoView {
+    let page = page();
+    let placed = page.select(move |state| state.edits.list.get(index).cloned());
+    let change = move |change: &dyn Fn(&mut PlacedEdit)| {
+        if let Some(mut placed) = placed.get_untracked() {
+            change(&mut placed);
+            page.send(Msg::Edit(EditMsg::Change(index, placed)));
+        }
+    };
+    let heads = Memo::new(move |_| {
+        let heads = placed.get().map(|placed| placed.edit.sites.heads).unwrap_or_default();
+        heads.into_iter().collect::<Vec<HeadId>>()
+    });
+    let layers = Memo::new(move |_| placed.get().map(|placed| layer_texts(&placed.edit)).unwrap_or_default());
+    let kind = Memo::new(move |_| placed.get().and_then(|placed| kind_of(&placed.edit.edit)));
+    let own_text = Memo::new(move |_| {
+        let placed = placed.get().filter(|placed| kind_of(&placed.edit.edit).is_none())?;
+        Some(edit_text(&placed.edit.edit))
+    });
+    let strength = Memo::new(move |_| placed.get().and_then(|placed| strength_of(&placed.edit.edit)));
+    let has_strength = Memo::new(move |_| strength.get().is_some());
+    let at = Memo::new(move |_| placed.get().map(|placed| placed.at).unwrap_or_default());
+    let of_heads = Memo::new(move |_| layers.with(Vec::is_empty));
+    view! {
+        <div class="edit-row" data-testid=format!("edit-{index}")>
+            <div class="ablations">
+                <For each=move || heads.get().into_iter().take(N_CHIPS) key=|head| *head let:head>
+                    <span class="ablation">
+                        {head.to_string()}
+                        <button
+                            aria-label=format!("Take {head} out of the edit")
+                            on:click=move |_| page.send(Msg::Edit(EditMsg::Toggle(head)))
+                        >
+                            "×"
+                        </button>
+                    </span>
+                </For>
+                {move || {
+                    let more = heads.with(Vec::len).saturating_sub(N_CHIPS);
+                    (more > 0).then(|| view! { <span class="quiet">{format!("and {more} more")}</span> })
+                }}
+                {move || {
+                    layers.get().into_iter().map(|text| view! { <span class="ablation">{text}</span> }).collect_view()
+                }}
+                <button
+                    class="button button-icon edit-remove"
+                    aria-label="Remove this edit"
+                    data-testid=format!("edit-remove-{index}")
+                    on:click=move |_| page.send(Msg::Edit(EditMsg::Remove(index)))
+                >
+                    "×"
+                </button>
+            </div>
+            <div class="edit-line">
+                {move || match own_text.get() {
+                    Some(text) => view! { <span class="quiet">{text}</span> }.into_any(),
+                    None if of_heads.get() => {
+                        view! {
+                            <KindMenu
+                                selected=kind
+                                testid="edit-kind"
+                                on_choice=move |edit| change(&|placed| placed.edit.edit = edit.clone())
+                            />
+                        }
+                            .into_any()
+                    }
+                    None => view! { <span class="quiet">"off (zero)"</span> }.into_any(),
+                }}
+                <select
+                    class="select"
+                    aria-label="Where in the prompt"
+                    data-testid="edit-where"
+                    on:change=move |event| {
+                        let at = EditWhere::ALL.into_iter().find(|at| where_text(*at) == event_target_value(&event));
+                        change(&|placed| placed.at = at.unwrap_or_default());
+                    }
+                >
+                    {EditWhere::ALL
+                        .map(|choice| {
+                            view! {
+                                <option value=where_text(choice) prop:selected=move || at.get() == choice>
+                                    {where_text(choice)}
+                                </option>
+                            }
+                        })
+                        .collect_view()}
+                </select>
+            </div>
+            <Show when=move || has_strength.get()>
+                <label class="setting edit-strength">
+                    <span>{move || strength.get().map(|strength| strength.name)}</span>
+                    <input
+                        type="range"
+                        data-testid="edit-strength"
+                        min=move || strength.get().map(|strength| strength.range.0)
+                        max=move || strength.get().map(|strength| strength.range.1)
+                        step="0.05"
+                        prop:value=move || strength.get().map(|strength| strength.value.to_string())
+                        on:input=move |event| {
+                            if let Ok(value) = event_target_value(&event).parse::<f32>() {
+                                change(&|placed| placed.edit.edit = with_strength(&placed.edit.edit, value));
+                            }
+                        }
+                    />
+                    <output class="number">
+                        {move || strength.get().map(|strength| format!("{:.2}", strength.value))}
+                    </output>
+                </label>
+            </Show>
+        </div>
+    }
+}
+
+/// Edits that no gesture on the map makes.
+#[component]
+fn More() -> impl IntoView {
+    let page = page();
+    let n_layers = page.select(|state| state.model.as_ref().map_or(0, |model| model.info.n_layers));
+    let has_mlp = page.select(|state| state.model.as_ref().is_some_and(|model| model.info.d_mlp > 0));
+    let shown = page.select(|state| state.shown_head());
+    let layer = RwSignal::new(0_usize);
+    let part = RwSignal::new(LayerPart::Both);
+    let edges = RwSignal::new(String::new());
+    let other = RwSignal::new(String::new());
+    let add = move |edit: Edit| {
+        let heads = page.state.with_untracked(|state| {
+            let edited = state.edits.heads();
+            let of_knockout = matches!(edit, Edit::Knockout { .. });
+            if of_knockout || edited.is_empty() { state.shown_head().into_iter().collect() } else { edited }
+        });
+        let edit = Intervention::of_heads(edit, heads);
+        page.send(Msg::Edit(EditMsg::Add(PlacedEdit { edit, at: EditWhere::Everywhere })));
+    };
+    view! {
+        <details class="detector-doc">
+            <summary>"More edits: layers, edges, other prompts"</summary>
+            <div class="settings">
+                <div class="setting">
+                    <span>"Layer"</span>
+                    <select
+                        class="select"
+                        aria-label="Layer"
+                        data-testid="layer-choice"
+                        on:change=move |event| layer.set(event_target_value(&event).parse().unwrap_or(0))
+                    >
+                        {move || {
+                            (0..n_layers.get())
+                                .map(|layer| view! { <option value=layer.to_string()>{layer}</option> })
+                                .collect_view()
+                        }}
+                    </select>
+                    <select
+                        class="select"
+                        aria-label="Part of the layer"
+                        on:change=move |event| {
+                            part.set(match event_target_value(&event).as_str() {
+                                "attention" => LayerPart::Attention,
+                                "mlp" => LayerPart::Mlp,
+                                _ => LayerPart::Both,
+                            });
+                        }
+                    >
+                        <option value="both">"all of it"</option>
+                        <option value="attention">"attention"</option>
+                        <Show when=move || has_mlp.get()>
+                            <option value="mlp">"MLP"</option>
+                        </Show>
+                    </select>
+                    <button
+                        class="button"
+                        data-testid="layer-off"
+                        on:click=move |_| {
+                            let edit = layer_off(layer.get_untracked(), part.get_untracked());
+                            page.send(Msg::Edit(EditMsg::Add(edit)));
+                        }
+                    >
+                        "Off"
+                    </button>
+                </div>
+                <label class="setting">
+                    <span>"Cut edges"</span>
+                    <input
+                        class="field"
+                        data-testid="edges"
+                        placeholder="12>5, 12>6"
+                        aria-label="Query and key positions whose attention is cut"
+                        aria-invalid=move || {
+                            (!edges.get().is_empty() && parse_edges(&edges.get()).is_none()).to_string()
+                        }
+                        on:input=move |event| edges.set(event_target_value(&event))
+                    />
+                    <button
+                        class="button"
+                        data-testid="edges-add"
+                        disabled=move || parse_edges(&edges.get()).is_none()
+                        title=move || shown.get().map(|head| format!("Cut in {head}"))
+                        on:click=move |_| {
+                            if let Some(edges) = parse_edges(&edges.get_untracked()) {
+                                add(Edit::Knockout { edges });
+                            }
+                        }
+                    >
+                        {move || shown.get().map_or("Cut".to_owned(), |head| format!("Cut in {head}"))}
+                    </button>
+                </label>
+                <label class="setting">
+                    <span>"Patch from"</span>
+                    <input
+                        class="field"
+                        data-testid="patch-from"
+                        placeholder="another prompt, as many tokens"
+                        aria-label="Prompt whose z goes into the edited heads"
+                        on:input=move |event| other.set(event_target_value(&event))
+                    />
+                    <button
+                        class="button"
+                        data-testid="patch-add"
+                        disabled=move || other.get().is_empty()
+                        title="z of the edited heads (or of the shown one) comes from that prompt"
+                        on:click=move |_| {
+                            let from = Some(Prompt::Text(other.get_untracked()));
+                            add(Edit::Patch { from, from_positions: None });
+                        }
+                    >
+                        "Patch"
+                    </button>
+                </label>
+            </div>
+        </details>
+    }
+}
+
+/// Named sets of heads: the user's, and what detectors have found.
+#[component]
+fn Sets() -> impl IntoView {
+    let page = page();
+    let sets = page.select(|state| state.edits.sets.clone());
+    let found = page.select(|state| {
+        let sets = state.reports().filter(|report| !report.found.is_empty()).map(|report| HeadSet {
+            name: report.detector.replace('_', " "),
+            heads: report.found.iter().copied().collect(),
+        });
+        sets.collect::<Vec<_>>()
+    });
+    let has_edited = page.select(|state| !state.edits.heads().is_empty());
+    let name = RwSignal::new(String::new());
+    let row = move |set: HeadSet, own: Option<usize>| {
+        let heads: Vec<HeadId> = set.heads.iter().copied().collect();
+        let text = format!("{} ({})", set.name, heads.len());
+        view! {
+            <span class="ablation set">
+                <button
+                    class="set-name"
+                    data-testid="set-apply"
+                    title=format!("Edit {}", heads_text(&heads, N_CHIPS))
+                    on:click=move |_| page.send(Msg::Edit(EditMsg::EditHeads(heads.clone())))
+                >
+                    {text}
+                </button>
+                {own
+                    .map(|index| {
+                        view! {
+                            <button
+                                aria-label="Forget this set"
+                                on:click=move |_| page.send(Msg::Edit(EditMsg::DropSet(index)))
+                            >
+                                "×"
+                            </button>
+                        }
+                    })}
+            </span>
+        }
+    };
+    view! {
+        <div class="sets">
+            <div class="ablations" data-testid="sets">
+                <span class="quiet">"Sets"</span>
+                {move || sets.get().into_iter().enumerate().map(|(i, set)| row(set, Some(i))).collect_view()}
+                {move || found.get().into_iter().map(|set| row(set, None)).collect_view()}
+                {move || {
+                    (sets.with(Vec::is_empty) && found.with(Vec::is_empty))
+                        .then(|| view! { <span class="quiet">"none yet; detectors add what they find"</span> })
+                }}
+            </div>
+            <Show when=move || has_edited.get()>
+                <div class="setting">
+                    <input
+                        class="field"
+                        placeholder="name"
+                        aria-label="Name of the set of edited heads"
+                        data-testid="set-name"
+                        prop:value=move || name.get()
+                        on:input=move |event| name.set(event_target_value(&event))
+                    />
+                    <button
+                        class="button"
+                        data-testid="set-save"
+                        on:click=move |_| {
+                            page.send(Msg::Edit(EditMsg::SaveSet(name.get_untracked())));
+                            name.set(String::new());
+                        }
+                    >
+                        "Save as set"
+                    </button>
+                </div>
+            </Show>
+        </div>
+    }
+}
