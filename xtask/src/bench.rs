@@ -12,6 +12,10 @@ use crate::{models, paths};
 
 /// Detectors that are timed in Chromium on SmolLM2.
 const DETECTORS: [&str; 4] = ["induction", "copying", "copying_top1", "successor"];
+/// Lengths at which retrieval is timed there, every needle at every depth.
+const RETRIEVAL_LENGTHS: [usize; 2] = [256, 512];
+/// The length at which each prompt is also run alone, to see what their shared beginnings save.
+const RETRIEVAL_ALONE_LENGTH: usize = 512;
 /// Prompt lengths.
 const PREFILL: [usize; 3] = [64, 128, 512];
 
@@ -43,13 +47,45 @@ async fn chromium(repeats: usize) -> anyhow::Result<Value> {
         "(async () => {{ await window.headlight.ready; await window.headlight.load({{model: 'smollm2-135m'}}); \
          const report = await window.headlight.bench({{prefill: {PREFILL:?}, repeats: {repeats}}}); \
          const forward_s = 128 / report.prefill.find(speed => speed.n_tokens === 128).tokens_per_s; \
+         window.timed = async (request) => {{ const start = performance.now(); \
+         const found = await window.headlight.detect(request); const seconds = (performance.now() - start) / 1000; \
+         return {{found, cost: {{seconds, forwards_of_128_tokens: seconds / forward_s}}}}; }}; \
          report.detectors = {{}}; \
-         for (const detector of {DETECTORS:?}) {{ const start = performance.now(); \
-         await window.headlight.detect({{detector}}); const seconds = (performance.now() - start) / 1000; \
-         report.detectors[detector] = {{seconds, forwards_of_128_tokens: seconds / forward_s}}; }} \
+         for (const detector of {DETECTORS:?}) {{ report.detectors[detector] = (await window.timed({{detector}})).cost; }} \
          return report; }})()"
     );
-    let report = browser.eval(&script).await;
+    let report = chromium_report(&browser, &script).await;
     browser.close().await?;
     report
+}
+
+/// The script's report, with retrieval's costs: each length in a script of its own, because a script may take only so
+/// long.
+async fn chromium_report(browser: &Browser, script: &str) -> anyhow::Result<Value> {
+    let mut report = browser.eval(script).await?;
+    for length in RETRIEVAL_LENGTHS {
+        let alone = length == RETRIEVAL_ALONE_LENGTH;
+        report["detectors"][format!("retrieval_{length}")] =
+            browser.eval(&retrieval_script(length, alone)).await?;
+    }
+    Ok(report)
+}
+
+/// Times retrieval at one length, and with `alone` each of its prompts by itself, with as many tokens generated.
+fn retrieval_script(length: usize, alone: bool) -> String {
+    format!(
+        "(async () => {{ \
+         const {{found, cost}} = await window.timed({{detector: 'retrieval', params: {{lengths: [{length}]}}}}); \
+         const {{n_tokens, n_tokens_shared, prompts}} = found.evidence; \
+         const report = {{...cost, n_prompts: prompts.length, n_tokens, n_tokens_shared}}; \
+         if (!{alone}) {{ return report; }} \
+         report.alone_seconds = 0; \
+         for (const prompt of prompts) {{ \
+         const {{ids}} = await window.headlight.tokenize(prompt.tokens.join(''), {{bos: 'off'}}); \
+         const given = {{ids, span: prompt.span, max_new_tokens: prompt.generated_ids.length}}; \
+         const {{cost}} = await window.timed({{detector: 'retrieval', params: {{prompts: [given]}}}}); \
+         report.alone_seconds += cost.seconds; }} \
+         report.share_of_alone = report.seconds / report.alone_seconds; \
+         return report; }})()"
+    )
 }
