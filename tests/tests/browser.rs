@@ -179,6 +179,105 @@ async fn detectors_name_the_bundled_models_heads_on_the_page() -> anyhow::Result
     browser.close().await
 }
 
+/// Types into a field as a person does.
+async fn fill(browser: &Browser, id: &str, text: &str) -> anyhow::Result<()> {
+    let script = format!(
+        "(() => {{ const field = {}; field.value = {}; \
+         field.dispatchEvent(new Event('input', {{bubbles: true}})); return true; }})()",
+        by_id(id),
+        json!(text)
+    );
+    browser.eval(&script).await.map(|_| ())
+}
+
+async fn wait_for_text(browser: &Browser, id: &str, text: &str) -> anyhow::Result<()> {
+    let has = format!("{0} !== null && {0}.textContent.includes({1})", by_id(id), json!(text));
+    browser.wait_until(&has, LONG).await.map(|_| ())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pattern_of_ones_own_is_written_or_painted_and_the_prompt_can_be_the_stimulus() -> anyhow::Result<()>
+{
+    let browser = open(BrowserOptions::default()).await?;
+    choose(&browser, "measure", "detector:custom").await?;
+    wait_for_text(&browser, "detector-offer", "paint cells").await?;
+    fill(&browser, "custom-offsets", "-1, 2").await?;
+    wait_for_text(&browser, "detector-offer", "no offset").await?;
+    fill(&browser, "custom-offsets", "-1").await?;
+    click(&browser, "detector-run").await?;
+    browser.wait_until(&format!("{} !== null", by_id("detector-verdict")), SOON).await?;
+    let shown = browser.eval(&format!("{}.dataset.score", by_id("head-L0H2"))).await?;
+    let report = browser.eval("headlight.detect({detector: 'custom', params: {offsets: [-1]}})").await?;
+    let score = report["scores"][0][2].as_f64().unwrap_or(f64::NAN);
+    ensure!(shown.as_str() == Some(format!("{score:.4}").as_str()), "{shown} on the map, {score} by script");
+    // Painted with the keyboard: the first arrow lands on the last query's own position.
+    click(&browser, "paint-toggle").await?;
+    for key in ["ArrowUp", "ArrowLeft", " "] {
+        let press = format!(
+            "{}.dispatchEvent(new KeyboardEvent('keydown', {{key: {}, bubbles: true}}))",
+            by_id("pattern-heatmap"),
+            json!(key)
+        );
+        browser.eval(&press).await?;
+    }
+    wait_for_text(&browser, "painted", "1 painted").await?;
+    wait_for_text(&browser, "detector-offer", "earlier settings").await?;
+    click(&browser, "detector-run").await?;
+    wait_for_text(&browser, "detector", "The prompt,").await?;
+    browser.screenshot(&artifact("detector-custom.png")).await?;
+    // The prompt as stimulus of a named detector, and what becomes of its score when the prompt changes.
+    choose(&browser, "measure", "detector:induction").await?;
+    choose(&browser, "stimulus", "prompt").await?;
+    wait_for_text(&browser, "detector", "The prompt,").await?;
+    type_prompt(&browser, "ab").await?;
+    wait_for_text(&browser, "detector-offer", "earlier text").await?;
+    click(&browser, "detector-run").await?;
+    wait_for_text(&browser, "detector-failed", "no token twice").await?;
+    browser.close().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn retrieval_is_paused_resumed_and_stopped_and_reads_a_text_of_ones_own() -> anyhow::Result<()> {
+    let browser = open(BrowserOptions::default()).await?;
+    browser.eval("headlight.load({model: 'smollm2-135m'})").await?;
+    browser.wait_until(&format!("{} !== null", by_id("head-L29H8")), SOON).await?;
+    choose(&browser, "measure", "detector:retrieval").await?;
+    wait_for_text(&browser, "detector-progress", "of 750").await?;
+    click(&browser, "detector-pause").await?;
+    wait_for_text(&browser, "detector-progress", "Paused at").await?;
+    // What was on its way has arrived after a moment; then nothing moves.
+    let still = "new Promise(resolve => setTimeout(resolve, 700))";
+    browser.eval(still).await?;
+    let paused = text_of(&browser, "detector-progress").await?;
+    browser.eval(still).await?;
+    ensure!(text_of(&browser, "detector-progress").await? == paused, "it went on from {paused}");
+    click(&browser, "detector-pause").await?;
+    let moved = format!(
+        "!{0}.textContent.startsWith('Paused') && 'Paused at ' + {0}.textContent.split(' ·')[0] !== {1}",
+        by_id("detector-progress"),
+        json!(paused)
+    );
+    browser.wait_until(&moved, LONG).await?;
+    click(&browser, "detector-pause").await?;
+    click(&browser, "detector-stop").await?;
+    wait_for_text(&browser, "detector-offer", "Stopped").await?;
+    choose(&browser, "retrieval-source", "own").await?;
+    fill(&browser, "retrieval-needle", "purple rain").await?;
+    click(&browser, "detector-run").await?;
+    wait_for_text(&browser, "detector-failed", "does not hold the needle").await?;
+    fill(&browser, "retrieval-needle", "velvet thunder under orange snow").await?;
+    click(&browser, "retrieval-causal-check").await?;
+    click(&browser, "detector-run").await?;
+    wait_for_text(&browser, "retrieval-causal", "±").await?;
+    let needle =
+        browser.eval("[...document.querySelectorAll('.needle')].map(e => e.textContent).join('')").await?;
+    ensure!(needle == " velvet thunder under orange snow", "{needle} is marked");
+    let copied = text_of(&browser, "retrieval-looks").await?;
+    ensure!(copied.contains("copied at 5"), "{copied}");
+    browser.screenshot(&artifact("retrieval-own.png")).await?;
+    browser.close().await
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn bad_input_is_told_and_the_page_stays_usable() -> anyhow::Result<()> {
     let browser = open(BrowserOptions::default()).await?;
