@@ -105,6 +105,7 @@ fn App() -> impl IntoView {
                 <prompt::PromptCard />
                 <output::OutputCard />
                 <edits::EditsCard />
+                <effect::EffectCard />
             </div>
             <div class="column column-wide">
                 <head_map::MapCard />

@@ -3,6 +3,7 @@
 
 pub mod detection;
 pub mod edits;
+pub mod job;
 pub mod lab;
 pub mod settings;
 
@@ -16,7 +17,8 @@ use self::detection::{
     Again, Detection, DetectionStage, DetectorMsg, forget_detections, start_detector, stop_detections,
 };
 use self::edits::{EditMsg, Edits};
-use self::lab::{JobEvent, Lab, LabMsg};
+use self::job::JobEvent;
+use self::lab::{Lab, LabMsg};
 use self::settings::Settings;
 
 use crate::models::{FIRST_MODEL, ManifestModel, manifest};

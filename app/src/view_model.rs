@@ -13,6 +13,7 @@ use headlight_core::ids::HeadId;
 use headlight_core::report::{ModelInfo, RunReport, TokenLogit, TokensReport};
 
 use crate::protocol::{Progress, Stage};
+use crate::state::edits::EditMark;
 
 /// A token as the page prints it: `·` for a space, `↵` for a newline, `⇥` for a tab, `∅` for nothing.
 pub fn token_text(token: &str) -> String {
@@ -206,6 +207,8 @@ pub struct NextToken {
     pub percent: String,
     /// `17.42`.
     pub logit: String,
+    /// The logit as computed.
+    pub exact: f32,
 }
 
 /// The next-token rows of a run.
@@ -225,6 +228,7 @@ fn next_token(candidate: &TokenLogit) -> NextToken {
         probability,
         percent: percent_text(probability),
         logit: format!("{:.2}", candidate.logit),
+        exact: candidate.logit,
     }
 }
 
@@ -247,11 +251,15 @@ pub fn signed_text(value: f32) -> String {
     if rounded < 0.0 { format!("−{:.2}", -rounded) } else { format!("+{:.2}", rounded.abs()) }
 }
 
-/// `L5H1, induction 0.93`, and whether it is switched off.
-pub fn cell_label(head: HeadId, measure: &str, score: Option<f32>, ablated: bool) -> String {
+/// `L5H1, induction 0.93`, and what is done to it.
+pub fn cell_label(head: HeadId, measure: &str, score: Option<f32>, mark: Option<EditMark>) -> String {
     let score = score.map_or_else(|| "no score yet".to_owned(), |score| format!("{measure} {score:.2}"));
-    let off = if ablated { ", switched off" } else { "" };
-    format!("{head}, {score}{off}")
+    let done = match mark {
+        None => "",
+        Some(EditMark::Off) => ", switched off",
+        Some(EditMark::Edited) => ", edited",
+    };
+    format!("{head}, {score}{done}")
 }
 
 /// The query heads that read the same key/value head as `head`, itself excluded.

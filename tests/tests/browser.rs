@@ -180,16 +180,6 @@ async fn detectors_name_the_bundled_models_heads_on_the_page() -> anyhow::Result
 }
 
 /// Types into a field as a person does.
-async fn fill(browser: &Browser, id: &str, text: &str) -> anyhow::Result<()> {
-    let script = format!(
-        "(() => {{ const field = {}; field.value = {}; \
-         field.dispatchEvent(new Event('input', {{bubbles: true}})); return true; }})()",
-        by_id(id),
-        json!(text)
-    );
-    browser.eval(&script).await.map(|_| ())
-}
-
 async fn wait_for_text(browser: &Browser, id: &str, text: &str) -> anyhow::Result<()> {
     let has = format!("{0} !== null && {0}.textContent.includes({1})", by_id(id), json!(text));
     browser.wait_until(&has, LONG).await.map(|_| ())
@@ -327,4 +317,149 @@ async fn the_page_fits_every_width_in_light_and_dark() -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// The next tokens' ids and logits as the page holds them, every digit.
+async fn next_logits(browser: &Browser) -> anyhow::Result<Value> {
+    let script = "[...document.querySelectorAll('[data-testid^=\"next-token-\"]')]\
+                  .map(row => [row.dataset.id, row.dataset.logit])";
+    browser.eval(script).await
+}
+
+/// Probability of the clean run's favourite before and after the edits, percent, from the page's own sentence.
+async fn favourite(browser: &Browser) -> anyhow::Result<(f64, f64)> {
+    let line = browser.eval("document.querySelector('.effect-numbers span').textContent").await?;
+    let line = line.as_str().unwrap_or_default();
+    let percents: Vec<f64> =
+        line.split(" %").filter_map(|part| part.rsplit([' ', '<']).next()?.parse().ok()).collect();
+    ensure!(percents.len() >= 2, "{line}");
+    Ok((percents[0], percents[1]))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn induction_heads_switched_off_cost_the_name_and_undoing_it_returns_every_bit() -> anyhow::Result<()> {
+    let browser = open(BrowserOptions::default()).await?;
+    browser.eval("headlight.load({model: 'smollm2-135m'})").await?;
+    type_prompt(&browser, "The wizard Grindelhof greeted the knight. The knight bowed and thanked Grindel")
+        .await?;
+    let hof = format!("({} || {{dataset: {{}}}}).dataset.id === '32761'", by_id("next-token-0"));
+    browser.wait_until(&hof, LONG).await?;
+    let before = next_logits(&browser).await?;
+    choose(&browser, "measure", "detector:induction").await?;
+    browser.wait_until(&format!("{} !== null", by_id("set-apply")), LONG).await?;
+    click(&browser, "set-apply").await?;
+    browser.wait_until(&format!("{} !== null", by_id("kl-nats")), LONG).await?;
+    let (clean, edited) = favourite(&browser).await?;
+    ensure!(clean > 95.0 && edited < 0.7 * clean, "{clean} % to {edited} %");
+    ensure!(next_logits(&browser).await? != before);
+    browser.wait_until(&format!("{} !== null", by_id("along")), LONG).await?;
+    browser.screenshot(&artifact("smollm2-ablated.png")).await?;
+    click(&browser, "ablations-clear").await?;
+    browser.wait_until(&format!("{} === null", by_id("kl-nats")), LONG).await?;
+    ensure!(next_logits(&browser).await? == before, "not every bit came back");
+    // A sweep is held, goes on, and is stopped; what was known by then stays on the map only while it is at work.
+    choose(&browser, "measure", "effect:sweep").await?;
+    click(&browser, "run-sweep").await?;
+    let swept = "document.querySelectorAll('[data-testid^=\"head-L\"][data-score]').length";
+    browser.wait_until(&format!("{swept} > 9"), LONG).await?;
+    click(&browser, "pause-sweep").await?;
+    browser.wait_until(&format!("{}.textContent === 'Resume'", by_id("pause-sweep")), SOON).await?;
+    // A report may have been on its way.
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    let held = browser.eval(swept).await?;
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    ensure!(browser.eval(swept).await? == held, "a held sweep goes on");
+    click(&browser, "pause-sweep").await?;
+    browser.wait_until(&format!("{swept} > {held}"), LONG).await?;
+    click(&browser, "stop-sweep").await?;
+    browser.wait_until(&format!("{} !== null", by_id("run-sweep")), SOON).await?;
+    browser.close().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sweep_colours_the_map_meets_the_scores_and_is_the_command_lines() -> anyhow::Result<()> {
+    let browser = open(BrowserOptions::default()).await?;
+    let prompt = "On Monday Zorbax met Quill Mandrik. On Tuesday Zorbax met Quill";
+    type_prompt(&browser, prompt).await?;
+    choose(&browser, "measure", "effect:sweep").await?;
+    browser.wait_until(&format!("{} !== null", by_id("lab-finding")), LONG).await?;
+    let dots = "document.querySelectorAll('[data-testid^=\"dot-L\"]').length";
+    browser.wait_until(&format!("{dots} === 8"), SOON).await?;
+    browser
+        .eval(&format!("{}.dispatchEvent(new MouseEvent('click', {{bubbles: true}}))", by_id("dot-L1H2")))
+        .await?;
+    browser.wait_until(&format!("{}.textContent.includes('L1H2')", by_id("inspector-title")), SOON).await?;
+    let request = json!({"text": prompt, "metric": "loss", "positions": [5, 6, 7], "edit": {"kind": "mean"}});
+    let page = browser.eval(&format!("headlight.sweep({request})")).await?;
+    let native = std::process::Command::new(program())
+        .args(["sweep", "--model", "induction-2l", "--text", prompt, "--metric", "loss"])
+        .args(["--positions", "5..7", "--kind", "mean"])
+        .current_dir(paths::root())
+        .output()?;
+    let native: Value = serde_json::from_slice(&native.stdout)?;
+    let numbers = |report: &Value| -> Vec<f64> {
+        let rows = report["effects"].as_array().into_iter().flatten();
+        rows.flat_map(|row| row.as_array().into_iter().flatten()).filter_map(Value::as_f64).collect()
+    };
+    ensure!(numbers(&page).len() == 8 && numbers(&native).len() == 8, "{page} {native}");
+    for (page, native) in numbers(&page).into_iter().zip(numbers(&native)) {
+        ensure!((page - native).abs() < 1e-4, "{page} in the page, {native} natively");
+    }
+    browser.screenshot(&artifact("sweep.png")).await?;
+    browser.close().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn edits_of_other_kinds_patching_and_bad_ones() -> anyhow::Result<()> {
+    let browser = open(BrowserOptions::default()).await?;
+    let clean = next_logits(&browser).await?;
+    // Strength 0 of a pattern's move is no edit, to the bit.
+    choose(&browser, "edit-next", "3").await?;
+    click(&browser, "ablate").await?;
+    browser.wait_until(&format!("{} !== null", by_id("kl-nats")), SOON).await?;
+    ensure!(next_logits(&browser).await? != clean, "an even pattern changes the answer");
+    let slide = format!(
+        "(() => {{ const slider = {}; slider.value = 0; \
+         slider.dispatchEvent(new Event('input', {{bubbles: true}})); }})()",
+        by_id("edit-strength")
+    );
+    browser.eval(&slide).await?;
+    browser.wait_until(&format!("{}.textContent.includes(' 0.000 nats')", by_id("kl-nats")), SOON).await?;
+    ensure!(next_logits(&browser).await? == clean, "strength 0 changes a bit");
+    click(&browser, "continue").await?;
+    let written = format!("({} || {{textContent: ''}}).textContent", by_id("continuation-after"));
+    browser.wait_until(&format!("{written}.length > 10 && !{written}.endsWith('…')"), LONG).await?;
+    ensure!(
+        text_of(&browser, "continuation-before").await? == text_of(&browser, "continuation-after").await?
+    );
+    // An edge that looks ahead is refused in a sentence, and nothing is lost.
+    fill(&browser, "edges", "3>7").await?;
+    click(&browser, "edges-add").await?;
+    browser
+        .wait_until(&format!("{}.textContent.includes('looks ahead')", by_id("error-banner")), SOON)
+        .await?;
+    click(&browser, "edit-remove-1").await?;
+    browser.wait_until(&format!("{} === null", by_id("error-banner")), SOON).await?;
+    // Patching: prompts of other lengths are refused; a pair of equal ones fills map and tables.
+    choose(&browser, "measure", "effect:patch").await?;
+    fill(&browser, "patch-corrupted", "too short").await?;
+    browser.wait_until("document.body.textContent.includes('make them equally long')", SOON).await?;
+    fill(&browser, "patch-corrupted", "On Monday Zorbax met Quill Mandrik. On Tuesday Zorbax met Zorba")
+        .await?;
+    browser.wait_until(&format!("{} !== null", by_id("patch-resid")), LONG).await?;
+    let cells = format!("{}.querySelectorAll('td').length", by_id("patch-resid"));
+    ensure!(browser.eval(&cells).await? == 88, "two layers of 44 positions");
+    browser.screenshot(&artifact("patching.png")).await?;
+    browser.close().await
+}
+
+async fn fill(browser: &Browser, id: &str, text: &str) -> anyhow::Result<()> {
+    let element = by_id(id);
+    browser.wait_until(&format!("{element} !== null"), SOON).await?;
+    let script = format!(
+        "(() => {{ const field = {element}; field.value = {}; \
+         field.dispatchEvent(new Event('input', {{bubbles: true}})); return true; }})()",
+        json!(text)
+    );
+    browser.eval(&script).await.map(|_| ())
 }

@@ -3,7 +3,7 @@
 
 use headlight_core::ablate::sweep::SweepSpec;
 use headlight_core::ablate::{Metric, MetricSpec};
-use headlight_core::engine::{Engine, Job, Want};
+use headlight_core::engine::{EffectTask, Engine, Job, Want};
 use headlight_core::hooks::{Edit, Intervention, PatternTarget, Prompt, Sites};
 use headlight_core::ids::{HeadId, TokenId};
 use headlight_core::report::{BosPolicy, RunReport, RunRequest, SweepRequest};
@@ -232,4 +232,84 @@ fn an_edit_changes_nothing_before_its_first_position() {
             "the first seven tokens are foretold as before"
         );
     }
+}
+
+#[test]
+fn the_direct_effect_is_the_run_with_everything_else_patched_back() {
+    let want = Want { base: true, ..Want::default() };
+    for seed in 0..40 {
+        let engine = CONFIG.engine(seed % 5);
+        let mut chance = Chance(Noise(20_000 + seed));
+        let ids = chance.ids(9);
+        let layer = chance.below(CONFIG.n_layers);
+        let head = HeadId::new(layer, chance.below(CONFIG.n_heads));
+        let edit = match chance.below(3) {
+            0 => Edit::Zero {},
+            1 => Edit::Scale { alpha: -0.7 },
+            _ => Edit::InterpolatePattern { towards: PatternTarget::Uniform, strength: 0.8 },
+        };
+        let edit = Intervention::of_heads(edit, [head]);
+        let start = |edits: Vec<Intervention>| engine.start(&request(&ids, edits), want).expect("starts");
+        let run = |edits| Rc::new(start(edits).finish(&engine).expect("runs"));
+        let (clean, edited) = (run(Vec::new()), run(vec![edit.clone()]));
+        let effect = EffectTask::new(clean, edited).complete(&engine).expect("runs");
+        // All that comes after the head, held to the clean run by patches.
+        let later = Intervention {
+            edit: Edit::Patch { from: None, from_positions: None },
+            sites: Sites {
+                attn_out: (layer + 1..CONFIG.n_layers).collect(),
+                mlp_out: (layer..CONFIG.n_layers).collect(),
+                ..Sites::default()
+            },
+            positions: None,
+        };
+        let held = logits(&full(&engine, &ids, vec![edit, later]));
+        assert!(effect.direct_kl_nats.is_some_and(|kl| kl > 0.0));
+        for token in &effect.direct_top {
+            let wanted = held[token.id as usize];
+            assert!(
+                (token.logit - wanted).abs() < tolerance::RECEIPT,
+                "plan {seed}: {} and {wanted}",
+                token.logit
+            );
+        }
+        assert_eq!(effect.kl_nats.len(), 9);
+    }
+}
+
+#[test]
+fn a_continuation_keeps_its_edits_and_its_mean() {
+    let engine = CONFIG.engine(6);
+    let ids = Chance(Noise(31)).ids(8);
+    let heads = [HeadId::new(0, 1), HeadId::new(1, 2)];
+    let generate = |interventions: Vec<Intervention>, n: usize| {
+        let request = headlight_core::report::GenerateRequest {
+            prompt: Prompt::Ids(ids.clone()),
+            bos: BosPolicy::Off,
+            interventions,
+            max_new_tokens: n,
+            temperature: 0.0,
+            seed: 0,
+            stop_ids: Vec::new(),
+        };
+        engine.start_generate(&request).expect("starts").complete(&engine).expect("runs").ids
+    };
+    // Zero acts on every new position too: the same as reading all that was written under the edit.
+    let zero = || vec![Intervention::zero(heads)];
+    let written = generate(zero(), 5);
+    for (n, &id) in written.iter().enumerate() {
+        let read: Vec<TokenId> = ids.iter().chain(&written[..n]).copied().collect();
+        assert_eq!(full(&engine, &read, zero()).logits_top[0].id, id, "token {n}");
+    }
+    // A mean over the prompt stays that of the prompt: as if its value had been written down.
+    let mean = || vec![Intervention::of_heads(Edit::Mean { over: None }, heads)];
+    let over_prompt = || {
+        vec![Intervention::of_heads(Edit::Mean { over: Some(vec![Prompt::Ids(ids.clone())]) }, [heads[0]])]
+    };
+    let single = || vec![Intervention::of_heads(Edit::Mean { over: None }, [heads[0]])];
+    assert_eq!(generate(single(), 6), generate(over_prompt(), 6));
+    assert_eq!(generate(mean(), 1)[0], full(&engine, &ids, mean()).logits_top[0].id);
+    // An edit of the prompt's positions alone leaves later ones be.
+    let first = vec![Intervention::zero(heads).at(vec![0, 1])];
+    assert_eq!(generate(first.clone(), 1)[0], full(&engine, &ids, first).logits_top[0].id);
 }

@@ -61,7 +61,7 @@ fn NextKind() -> impl IntoView {
     let next = page.select(|state| kind_of(&state.edits.next));
     view! {
         <label class="setting">
-            <span>"New edits"</span>
+            <span>"New edit"</span>
             <KindMenu
                 selected=next
                 testid="edit-next"

@@ -8,35 +8,35 @@ use super::lab::RunLine;
 use super::page;
 use crate::protocol::Reply;
 use crate::state::Msg;
-use crate::state::lab::{Experiment, JobStage, LabMsg, N_CONTINUED};
+use crate::state::job::JobStage;
+use crate::state::lab::{Experiment, LabMsg, N_CONTINUED};
 use crate::view_model::{percent_text, signed_text, token_text};
 
-/// Below the next tokens.
+/// The card below the edits.
 #[component]
-pub fn EffectPanel() -> impl IntoView {
+pub fn EffectCard() -> impl IntoView {
     let page = page();
     let has_edits = page.select(|state| !state.edits.list.is_empty());
     let has_heads = page.select(|state| !state.edits.heads().is_empty());
-    let has_view = page.select(|state| state.view.is_some());
     view! {
-        <Show when=move || has_view.get()>
-            <Compare />
-        </Show>
-        <Show when=move || has_edits.get()>
-            <Direct />
-        </Show>
-        <Show when=move || has_heads.get()>
-            <Controls />
-        </Show>
-        <Show when=move || has_view.get()>
+        <section class="card effect-card" aria-labelledby="effect-title">
+            <div class="card-head">
+                <h2 id="effect-title">"What follows"</h2>
+            </div>
             <Continuation />
-        </Show>
+            <Show when=move || has_edits.get()>
+                <Direct />
+            </Show>
+            <Show when=move || has_heads.get()>
+                <Controls />
+            </Show>
+        </section>
     }
 }
 
 /// Two next tokens and the difference of their logits.
 #[component]
-fn Compare() -> impl IntoView {
+pub fn Compare() -> impl IntoView {
     let page = page();
     let comparison = page.select(|state| state.view.as_ref().map(|view| view.comparison.clone()));
     let has_edits = page.select(|state| state.view.as_ref().is_some_and(|view| view.clean.is_some()));
@@ -178,7 +178,7 @@ fn Continuation() -> impl IntoView {
         page.send(Msg::Lab(LabMsg::Stop(Experiment::EditedText)));
     };
     view! {
-        <div class="effect">
+        <div>
             <div class="setting">
                 <span>"Continue"</span>
                 <select

@@ -8,7 +8,7 @@ use wasm_bindgen::JsCast;
 use super::lab::LabPanel;
 use super::{Page, detector::DetectorPanel, page, ranked::Ranked, strongest::Strongest};
 use crate::state::Msg;
-use crate::state::edits::{EditMsg, LayerPart, layer_off};
+use crate::state::edits::{EditMark, EditMsg, LayerPart, layer_off};
 use crate::view_model::colour::{scale_gradient, shade};
 use crate::view_model::lens::{Lens, Scale};
 use crate::view_model::measure::{Measure, caption, rank_of, ranking, score_of};
@@ -212,7 +212,7 @@ fn Cell(map: Map, head: HeadId) -> impl IntoView {
     let score = Memo::new(move |_| map.scores.with(|scores| scores.as_ref().and_then(|s| score_of(s, head))));
     let is_held = page.select(move |state| state.selected == Some(head));
     let is_shown = page.select(move |state| state.shown_head() == Some(head));
-    let is_off = page.select(move |state| state.edits.has(head));
+    let mark = page.select(move |state| state.edits.mark(head));
     let theme = page.select(|state| state.theme());
     let colour = Memo::new(move |_| {
         let fill = shade(theme.get(), map.scale.get(), score.get().unwrap_or(0.0));
@@ -225,14 +225,15 @@ fn Cell(map: Map, head: HeadId) -> impl IntoView {
             class="cell"
             class:cell-held=move || is_held.get()
             class:cell-shown=move || is_shown.get()
-            class:cell-off=move || is_off.get()
+            class:cell-off=move || mark.get() == Some(EditMark::Off)
+            class:cell-edited=move || mark.get() == Some(EditMark::Edited)
             role="gridcell"
             id=cell_id(head)
             data-testid=format!("head-{head}")
             data-score=move || score.get().map(|score| format!("{score:.4}"))
             tabindex=move || if map.focused.get() == head { "0" } else { "-1" }
             aria-selected=move || is_held.get().to_string()
-            aria-label=move || cell_label(head, &map.lens.get().name(), score.get(), is_off.get())
+            aria-label=move || cell_label(head, &map.lens.get().name(), score.get(), mark.get())
             style:background=move || colour.get().0
             style:color=move || colour.get().1
             on:mouseenter=move |_| map.hovered.set(Some(head))
@@ -294,12 +295,12 @@ fn Readout(map: Map) -> impl IntoView {
             let scores = scores.as_ref()?;
             Some((score_of(scores, head)?, rank_of(scores, head)?))
         });
-        let is_off = map.page.state.with(|state| state.edits.has(head));
+        let mark = map.page.state.with(|state| state.edits.mark(head));
         Some(match score {
             Some((score, rank)) => {
-                format!("{} · rank {rank} of {n_heads}", cell_label(head, &name, Some(score), is_off))
+                format!("{} · rank {rank} of {n_heads}", cell_label(head, &name, Some(score), mark))
             }
-            None => cell_label(head, &name, None, is_off),
+            None => cell_label(head, &name, None, mark),
         })
     };
     view! {

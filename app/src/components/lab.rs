@@ -8,7 +8,8 @@ use super::{Page, page};
 use crate::protocol::{EditWhere, Reply};
 use crate::state::Msg;
 use crate::state::edits::{EditMsg, kind_of, offered};
-use crate::state::lab::{Experiment, JobStage, LabMsg, LabSettings};
+use crate::state::job::JobStage;
+use crate::state::lab::{Experiment, LabMsg, LabSettings};
 use crate::view_model::edits::where_text;
 use crate::view_model::measure::ranking;
 use crate::view_model::{progress_text, signed_text, token_text};
@@ -27,7 +28,7 @@ pub const PAIRS: [(&str, &str, &str); 4] = [
     (
         "Repeated name",
         "On Monday Zorbax met Quill Mandrik. On Tuesday Zorbax met Quill",
-        "On Monday Zorbax met Quill Mandrik. On Tuesday Mandrik met Quill",
+        "On Monday Quill met Zorbax Mandrik. On Tuesday Zorbax met Quill",
     ),
     (
         "Greater than",
@@ -412,7 +413,7 @@ fn finding_text(reply: &Reply, token: &str) -> String {
             let versus = report.versus_text.as_ref();
             let versus = versus.map(|text| format!(" minus “{}”", token_text(text))).unwrap_or_default();
             format!(
-                "Logit of “{}”{versus} {:.2} = embedding {} heads {} MLPs {}; the parts miss it by {:.0e}. \
+                "Logit of “{}”{versus} {:.2} (not centred) = embedding {} heads {} MLPs {}; the parts miss it by {:.0e}. \
                  Heads against attention's output: {:.0e}.",
                 token_text(&report.token_text),
                 parts.logit,

@@ -2,7 +2,7 @@
 
 use leptos::prelude::*;
 
-use super::effect::EffectPanel;
+use super::effect::Compare;
 use super::{ViewRef, page};
 use crate::protocol::View;
 use crate::state::N_NEXT_TOKENS;
@@ -24,7 +24,9 @@ pub fn OutputCard() -> impl IntoView {
                 Some(ViewRef(view)) => view! { <Runs view=ViewRef(view) /> }.into_any(),
                 None => view! { <NoRun /> }.into_any(),
             }}
-            <EffectPanel />
+            <Show when=move || view.with(Option::is_some)>
+                <Compare />
+            </Show>
         </section>
     }
 }
@@ -113,7 +115,7 @@ fn NextList(
                         let width = format!("{:.2}%", row.probability * 100.0);
                         let title = format!("id {} · logit {} · probability {}", row.id, row.logit, row.percent);
                         view! {
-                            <li class="next-row" data-testid=format!("{testid}-{rank}") data-id=row.id title=title>
+                            <li class="next-row" data-testid=format!("{testid}-{rank}") data-id=row.id data-logit=row.exact.to_string() title=title>
                                 <span class="bar-fill" style:width=width></span>
                                 <span class="next-token">{row.text}</span>
                                 {(!is_narrow).then(|| view! { <span class="next-logit">{row.logit}</span> })}

@@ -13,7 +13,7 @@ use super::{Page, theme};
 use crate::api;
 use crate::client::{Client, ClientEvent};
 use crate::protocol::{Call, ModelSource, Reply, ViewRequest};
-use crate::state::lab::JobEvent;
+use crate::state::job::JobEvent;
 use crate::state::{Msg, Task};
 
 /// The page's hands.

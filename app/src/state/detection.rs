@@ -6,10 +6,10 @@ use std::sync::Arc;
 use headlight_core::detect::AttentionTarget;
 use headlight_core::report::{DetectReport, DetectRequest};
 
-use super::lab::JobEvent;
+use super::job::{JobEvent, JobStage};
 use super::settings::{Settings, StimulusChoice};
 use super::{AppState, Task, preview_strongest, run_for_pattern};
-use crate::protocol::{Call, ErrorReport, Progress, Reply};
+use crate::protocol::{Call, Reply};
 use crate::view_model::lens::Lens;
 
 /// One detector on the current model.
@@ -28,22 +28,12 @@ pub struct Detection {
 impl Detection {
     /// Whether the worker has it in hand, paused or not.
     pub fn is_at_work(&self) -> bool {
-        matches!(self.stage, DetectionStage::Running(_))
+        self.stage.is_at_work()
     }
 }
 
 /// How far a detector is.
-#[derive(Clone, Debug, PartialEq)]
-pub enum DetectionStage {
-    /// At work, with its last report.
-    Running(Option<Progress>),
-    /// Done.
-    Done(Arc<DetectReport>),
-    /// Stopped by the user, or because its model went.
-    Stopped,
-    /// It cannot run.
-    Failed(ErrorReport),
-}
+pub type DetectionStage = JobStage<DetectReport>;
 
 /// What happened to a detector; the user's wishes are about the lens' one.
 #[derive(Clone, Debug, PartialEq)]
@@ -146,9 +136,7 @@ pub(super) fn take(state: &mut AppState, detect_id: u32, event: JobEvent) -> Vec
             run_for_pattern(state)
         }
         JobEvent::Failed(error) => {
-            let is_stopped = ["cancelled", "crashed", "no_model"].contains(&error.code.as_str());
-            let stage = if is_stopped { DetectionStage::Stopped } else { DetectionStage::Failed(error) };
-            set_stage(state, detect_id, stage);
+            set_stage(state, detect_id, DetectionStage::after(error));
             Vec::new()
         }
     }

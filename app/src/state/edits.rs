@@ -34,6 +34,15 @@ impl Default for Edits {
     }
 }
 
+/// How the map marks a head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EditMark {
+    /// Its z is zero.
+    Off,
+    /// Anything else.
+    Edited,
+}
+
 /// What the user does to the edits.
 #[derive(Clone, Debug, PartialEq)]
 pub enum EditMsg {
@@ -93,6 +102,14 @@ impl Edits {
     /// The edits in a prompt of `n_tokens`.
     pub fn resolved(&self, n_tokens: usize) -> Vec<Intervention> {
         self.list.iter().map(|placed| placed.resolve(n_tokens)).collect()
+    }
+
+    /// What is done to this head: nothing, switched off, or something else.
+    pub fn mark(&self, head: HeadId) -> Option<EditMark> {
+        let mut edits = self.list.iter().filter(|placed| placed.edit.sites.heads.contains(&head));
+        let first = edits.next()?;
+        let is_off = matches!(first.edit.edit, Edit::Zero {}) && edits.next().is_none();
+        Some(if is_off { EditMark::Off } else { EditMark::Edited })
     }
 
     /// Whether an edit names this head.

@@ -2,7 +2,6 @@
 //! worker that follows from the state; a result counts only while the state would ask the same again.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use headlight_core::ablate::controls::ControlsSpec;
 use headlight_core::ablate::dla::DlaSpec;
@@ -15,8 +14,9 @@ use headlight_core::report::{
     ControlsRequest, DlaRequest, GenerateRequest, LensRequest, OvRequest, PatchRequest, Prompt, SweepRequest,
 };
 
+use super::job::{JobEvent, JobStage};
 use super::{AppState, Task, preview_strongest, run_for_pattern};
-use crate::protocol::{Call, EditWhere, ErrorReport, Progress, Reply};
+use crate::protocol::{Call, EditWhere, Reply};
 use crate::view_model::lens::Lens;
 
 /// Models up to this size answer a sweep at once, so that one follows every change by itself.
@@ -59,20 +59,7 @@ pub struct Job {
     /// Whether the user holds it.
     pub is_paused: bool,
     /// How far it is.
-    pub stage: JobStage,
-}
-
-/// How far an experiment is.
-#[derive(Clone, Debug, PartialEq)]
-pub enum JobStage {
-    /// At work, with its last report.
-    Running(Option<Progress>),
-    /// Done.
-    Done(Arc<Reply>),
-    /// Stopped by the user, or because its model went.
-    Stopped,
-    /// It cannot run.
-    Failed(ErrorReport),
+    pub stage: JobStage<Reply>,
 }
 
 /// What the user asks of experiments.
@@ -138,17 +125,6 @@ pub enum LabMsg {
     Set(LabSettings),
 }
 
-/// What the worker says of a long request.
-#[derive(Clone, Debug, PartialEq)]
-pub enum JobEvent {
-    /// It is so far.
-    Progress(Progress),
-    /// It is done.
-    Done(Arc<Reply>),
-    /// It failed or was stopped.
-    Failed(ErrorReport),
-}
-
 /// Positions whose token follows a pair that was there before: what an induction head can foretell.
 pub fn repeated_positions(ids: &[TokenId]) -> Vec<usize> {
     let pair = |position: usize| [ids[position - 1], ids[position]];
@@ -170,7 +146,7 @@ impl AppState {
     pub fn at_work(&self, experiment: Experiment) -> Option<&Job> {
         let job = self.lab.jobs.get(&experiment)?;
         let is_wanted = self.wanted_call(experiment).as_ref() == Some(&job.call);
-        (is_wanted && matches!(job.stage, JobStage::Running(_))).then_some(job)
+        (is_wanted && job.stage.is_at_work()).then_some(job)
     }
 
     /// Numbers of the lens' experiment as far as they are known, with those of the MLPs beside them.
@@ -313,7 +289,7 @@ pub(super) fn update(state: &mut AppState, msg: LabMsg) -> Vec<Task> {
 
 fn hold(state: &mut AppState, experiment: Experiment, is_paused: bool) -> Vec<Task> {
     let job = state.lab.jobs.get_mut(&experiment);
-    let running = job.filter(|job| matches!(job.stage, JobStage::Running(_)) && job.is_paused != is_paused);
+    let running = job.filter(|job| job.stage.is_at_work() && job.is_paused != is_paused);
     let Some(job) = running else { return Vec::new() };
     job.is_paused = is_paused;
     vec![if is_paused { Task::PauseJob(job.job_id) } else { Task::ResumeJob(job.job_id) }]
@@ -323,7 +299,7 @@ fn hold(state: &mut AppState, experiment: Experiment, is_paused: bool) -> Vec<Ta
 pub(super) fn start(state: &mut AppState, experiment: Experiment) -> Vec<Task> {
     let is_live = state.model.as_ref().is_some_and(|model| model.is_live);
     let Some(call) = state.wanted_call(experiment).filter(|_| is_live) else { return Vec::new() };
-    let known = state.lab.jobs.get(&experiment).filter(|job| matches!(job.stage, JobStage::Running(_)));
+    let known = state.lab.jobs.get(&experiment).filter(|job| job.stage.is_at_work());
     if known.is_some_and(|job| job.call == call) {
         return Vec::new();
     }
@@ -362,7 +338,7 @@ pub(super) fn follow(state: &mut AppState) -> Vec<Task> {
 
 /// Stops experiments whose question is no longer asked.
 pub(super) fn stop_outdated(state: &AppState) -> Vec<Task> {
-    let at_work = state.lab.jobs.iter().filter(|(_, job)| matches!(job.stage, JobStage::Running(_)));
+    let at_work = state.lab.jobs.iter().filter(|(_, job)| job.stage.is_at_work());
     let outdated =
         at_work.filter(|(experiment, job)| state.wanted_call(**experiment).as_ref() != Some(&job.call));
     outdated.map(|(_, job)| Task::StopJob(job.job_id)).collect()
@@ -374,10 +350,7 @@ pub(super) fn take(state: &mut AppState, job_id: u32, event: JobEvent) -> Vec<Ta
     let Some((&experiment, job)) = found else { return Vec::new() };
     match event {
         JobEvent::Progress(progress) => job.stage = JobStage::Running(Some(progress)),
-        JobEvent::Failed(error) => {
-            let is_stopped = ["cancelled", "crashed", "no_model"].contains(&error.code.as_str());
-            job.stage = if is_stopped { JobStage::Stopped } else { JobStage::Failed(error) };
-        }
+        JobEvent::Failed(error) => job.stage = JobStage::after(error),
         JobEvent::Done(reply) => {
             job.stage = JobStage::Done(reply);
             let has_mlp = state.model.as_ref().is_some_and(|model| model.info.d_mlp > 0);
@@ -395,7 +368,7 @@ pub(super) fn take(state: &mut AppState, job_id: u32, event: JobEvent) -> Vec<Ta
 
 /// Stops every experiment at work.
 pub(super) fn stop_all(state: &AppState) -> Vec<Task> {
-    let at_work = state.lab.jobs.values().filter(|job| matches!(job.stage, JobStage::Running(_)));
+    let at_work = state.lab.jobs.values().filter(|job| job.stage.is_at_work());
     at_work.map(|job| Task::StopJob(job.job_id)).collect()
 }
 

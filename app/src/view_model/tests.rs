@@ -122,6 +122,9 @@ fn steps_stay_inside_the_map() {
 
 #[test]
 fn cells_say_their_head_score_and_state() {
-    assert_eq!(cell_label(HeadId::new(5, 1), "induction", Some(0.934), false), "L5H1, induction 0.93");
-    assert_eq!(cell_label(HeadId::new(5, 1), "induction", None, true), "L5H1, no score yet, switched off");
+    assert_eq!(cell_label(HeadId::new(5, 1), "induction", Some(0.934), None), "L5H1, induction 0.93");
+    assert_eq!(
+        cell_label(HeadId::new(5, 1), "induction", None, Some(EditMark::Off)),
+        "L5H1, no score yet, switched off"
+    );
 }
