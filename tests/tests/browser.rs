@@ -444,7 +444,7 @@ async fn edits_of_other_kinds_patching_and_bad_ones() -> anyhow::Result<()> {
     choose(&browser, "measure", "effect:patch").await?;
     fill(&browser, "patch-corrupted", "too short").await?;
     browser.wait_until("document.body.textContent.includes('make them equally long')", SOON).await?;
-    fill(&browser, "patch-corrupted", "On Monday Zorbax met Quill Mandrik. On Tuesday Zorbax met Zorba")
+    fill(&browser, "patch-corrupted", "On Monday Quill met Zorbax Mandrik. On Tuesday Zorbax met Quill")
         .await?;
     browser.wait_until(&format!("{} !== null", by_id("patch-resid")), LONG).await?;
     let cells = format!("{}.querySelectorAll('td').length", by_id("patch-resid"));
