@@ -57,6 +57,24 @@ pub enum AblateError {
     /// No heads to compare with random ones.
     #[error("no head is edited, so there is nothing to compare random heads with")]
     NoHeads,
+    /// Patching between prompts that do not line up.
+    #[error(
+        "the clean prompt has {n_clean} tokens and the corrupted one {n_corrupted}; make them equally long, so that every position has a counterpart"
+    )]
+    PromptsOfTwoLengths {
+        /// Tokens of the clean prompt.
+        n_clean: usize,
+        /// Tokens of the corrupted one.
+        n_corrupted: usize,
+    },
+    /// Patching between a prompt and itself.
+    #[error("the clean and the corrupted prompt are the same; change what the answer depends on")]
+    SamePrompts,
+    /// A metric that no recovery can be measured in.
+    #[error(
+        "patching cannot be measured in {0}, which no clean answer defines; choose logit_diff, logit or logprob"
+    )]
+    MetricOfPatching(&'static str),
     /// Nothing to recover.
     #[error(
         "the clean and the corrupted prompt give the same metric ({metric:.3}); choose tokens that the two prompts decide differently"

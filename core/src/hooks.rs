@@ -208,6 +208,19 @@ pub enum PlanError {
         /// Tokens of this one.
         n_tokens: usize,
     },
+    /// A prompt to take a pattern from that does not line up.
+    #[error(
+        "the prompt whose pattern is to be frozen has {n_donor} tokens and this one {n_tokens}; make them equally long"
+    )]
+    PatternLength {
+        /// Tokens of the other prompt.
+        n_donor: usize,
+        /// Tokens of this one.
+        n_tokens: usize,
+    },
+    /// Edges and positions, which would name the queries twice.
+    #[error("edges name their queries themselves; leave positions out of a knockout")]
+    EdgesAndPositions,
     /// Positions that do not pair.
     #[error("{n_positions} positions and {n_from} from_positions do not pair; give as many of each")]
     FromPositions {

@@ -1,5 +1,7 @@
 //! What several tests share: the real model, tiny random checkpoints, and every tolerance with its reason.
 
+#[cfg(not(target_arch = "wasm32"))]
+pub mod cli;
 pub mod tiny;
 
 use std::path::PathBuf;

@@ -1,10 +1,9 @@
 //! The command line: shapes of its JSON, and one clear sentence for each kind of bad input.
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::path::PathBuf;
 
+use headlight_tests::cli::{complaint, json, text};
 use headlight_tests::tiny::TinyConfig;
-use serde_json::Value;
 
 const CONFIG: TinyConfig = TinyConfig {
     n_layers: 2,
@@ -17,55 +16,8 @@ const CONFIG: TinyConfig = TinyConfig {
     tied: true,
 };
 
-/// The program that `cargo build --bin headlight` leaves beside the tests.
-fn program() -> PathBuf {
-    let test = std::env::current_exe().expect("the test's own path");
-    let profile = test.ancestors().nth(2).expect("target/profile/deps/test");
-    profile.join("headlight")
-}
-
-fn headlight(arguments: &[&str]) -> Output {
-    let output = Command::new(program()).args(arguments).output();
-    output.expect("headlight is built: cargo build --bin headlight")
-}
-
-fn json(arguments: &[&str]) -> Value {
-    let output = headlight(arguments);
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    serde_json::from_slice(&output.stdout).expect("JSON on stdout")
-}
-
-/// The sentence on stderr of a call that must fail.
-fn complaint(arguments: &[&str]) -> String {
-    let output = headlight(arguments);
-    let told = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(!output.status.success(), "{arguments:?} succeeded");
-    assert!(output.stdout.is_empty(), "a failure prints no report");
-    assert!(!told.contains("panicked"), "{told}");
-    assert_eq!(told.trim().lines().count(), 1, "one sentence: {told}");
-    told
-}
-
-/// A tiny model's folder, with one file replaced if asked.
 fn folder(name: &str, replaced: Option<(&str, &[u8])>) -> PathBuf {
-    let folder = std::env::temp_dir().join(format!("headlight-cli-{}-{name}", std::process::id()));
-    std::fs::create_dir_all(&folder).expect("the temporary folder is writable");
-    let files = CONFIG.checkpoint(3);
-    for (name, bytes) in [
-        ("config.json", files.config),
-        ("tokenizer.json", files.tokenizer),
-        ("model.safetensors", files.weights),
-    ] {
-        std::fs::write(folder.join(name), bytes).expect("writable");
-    }
-    if let Some((name, bytes)) = replaced {
-        std::fs::write(folder.join(name), bytes).expect("writable");
-    }
-    folder
-}
-
-fn text(path: &Path) -> &str {
-    path.to_str().expect("the path is UTF-8")
+    headlight_tests::cli::folder(CONFIG, name, replaced)
 }
 
 #[test]

@@ -10,9 +10,14 @@ use crate::backend::Backend;
 use crate::detect::Ground;
 use crate::detect::stimulus::Choice;
 use crate::forward::Donors;
-use crate::hooks::{Edits, Intervention};
+use crate::hooks::{Edits, Intervention, PlanError};
 use crate::ids::{HeadId, TokenId};
 use crate::model::ModelConfig;
+
+/// Fewer have no standard deviation.
+const LEAST_DRAWS: usize = 2;
+/// More take long and tell nothing new.
+const MOST_DRAWS: usize = 1000;
 
 /// A comparison, apart from its prompt.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -72,6 +77,10 @@ impl<B: Backend> ControlsTask<B> {
         if set.is_empty() {
             return Err(AblateError::NoHeads);
         }
+        if !(LEAST_DRAWS..=MOST_DRAWS).contains(&spec.n_draws) {
+            let value = spec.n_draws.to_string();
+            return Err(PlanError::OutOfRange { name: "n_draws", value, range: "2 to 1000" }.into());
+        }
         let layers: std::collections::BTreeSet<usize> = set.iter().map(|head| head.layer).collect();
         let all =
             layers.iter().flat_map(|&layer| (0..config.n_heads).map(move |head| HeadId::new(layer, head)));
@@ -80,8 +89,7 @@ impl<B: Backend> ControlsTask<B> {
             return Err(AblateError::TooFewOthers { n_heads: set.len(), n_others: others.len() });
         }
         let mut choice = Choice::new(spec.seed);
-        let draws: Vec<Vec<HeadId>> =
-            (0..spec.n_draws.clamp(2, 1000)).map(|_| choice.some_of(&others, set.len())).collect();
+        let draws: Vec<Vec<HeadId>> = (0..spec.n_draws).map(|_| choice.some_of(&others, set.len())).collect();
         let with = |draw: &Vec<HeadId>| -> Vec<Intervention> {
             let stand_in: std::collections::BTreeMap<HeadId, HeadId> =
                 set.iter().copied().zip(draw.iter().copied()).collect();

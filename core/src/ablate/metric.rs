@@ -110,7 +110,10 @@ impl Scorer {
         let last = clean_logits.last().expect("a metric has a row");
         let best = top_indices(last, 2).into_iter().map(|index| index as TokenId);
         let best: Vec<TokenId> = best.collect();
-        let token = spec.token.unwrap_or(best[0]);
+        // A difference of a token with itself would be 0 whatever is edited.
+        let taken = spec.versus.filter(|_| spec.metric == Metric::LogitDiff);
+        let most_probable = || best.iter().copied().find(|&id| Some(id) != taken).unwrap_or(best[0]);
+        let token = spec.token.unwrap_or_else(most_probable);
         let other = || best.iter().copied().find(|&id| id != token).unwrap_or(token);
         let tokens = match spec.metric {
             Metric::Loss => rows.iter().map(|row| ids[row + 1]).collect(),

@@ -12,7 +12,7 @@ use crate::activations::Activations;
 use crate::backend::Backend;
 use crate::detect::{Ground, HeadTable};
 use crate::forward::{Finished, Pass};
-use crate::hooks::{CaptureSet, Edit, Edits, Intervention, PlanError, RunPlan, Site, Sites, check_ids};
+use crate::hooks::{CaptureSet, Edit, Edits, Intervention, RunPlan, Site, Sites, check_ids};
 use crate::ids::{BlockHook, HeadId, HookPoint, TokenId};
 use crate::metrics::top_indices;
 use crate::model::ModelConfig;
@@ -122,15 +122,18 @@ impl<B: Backend> PatchTask<B> {
     pub fn plan(config: &ModelConfig, clean: Vec<TokenId>, spec: PatchSpec) -> Result<Self, AblateError> {
         check_ids(&clean, config)?;
         check_ids(&spec.corrupted, config)?;
-        let (n_tokens, n_donor) = (clean.len(), spec.corrupted.len());
-        if n_tokens != n_donor {
-            return Err(PlanError::DonorLength { n_donor, n_tokens }.into());
+        let (n_clean, n_corrupted) = (clean.len(), spec.corrupted.len());
+        if n_clean != n_corrupted {
+            return Err(AblateError::PromptsOfTwoLengths { n_clean, n_corrupted });
+        }
+        if matches!(spec.metric, Metric::Kl | Metric::Loss) {
+            return Err(AblateError::MetricOfPatching(spec.metric.name()));
         }
         let tokens = [spec.token, spec.versus].into_iter().flatten().collect::<Vec<_>>();
         crate::hooks::check_vocabulary(&tokens, config)?;
         let mut pairs = clean.iter().zip(&spec.corrupted);
         let Some(first_difference) = pairs.position(|(a, b)| a != b) else {
-            return Err(AblateError::NothingToRecover { metric: 0.0 });
+            return Err(AblateError::SamePrompts);
         };
         let mut kinds = vec![Kind::ResidPre, Kind::AttnOut];
         kinds.extend(config.has_mlp().then_some(Kind::MlpOut));

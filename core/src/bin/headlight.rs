@@ -14,7 +14,7 @@ use headlight_core::ablate::sweep::{SweepSpec, Targets};
 use headlight_core::ablate::{Metric, MetricSpec};
 use headlight_core::detect::DOCS;
 use headlight_core::engine::{Engine, Job, Loading, Want};
-use headlight_core::hooks::{Edit, Intervention};
+use headlight_core::hooks::{Edit, Intervention, PlanError};
 use headlight_core::ids::{HeadId, TokenId};
 use headlight_core::report::{
     BenchReport, BosPolicy, ControlsRequest, DetectRequest, DlaRequest, GenerateRequest, LensRequest,
@@ -295,12 +295,16 @@ impl std::str::FromStr for Positions {
 
 impl Positions {
     /// In a prompt of `n_tokens`, whose length as `B` means its end.
-    fn within(self, n_tokens: usize) -> Vec<usize> {
+    fn within(self, n_tokens: usize) -> Result<Vec<usize>, PlanError> {
         let last = match self.last {
             Some(last) if last != n_tokens => last,
             _ => n_tokens - 1,
         };
-        (self.first..=last).collect()
+        // Told here, before a list as long as a mistyped number is made.
+        match self.first.max(last) {
+            position if position >= n_tokens => Err(PlanError::UnknownPosition { position, n_tokens }),
+            _ => Ok((self.first..=last).collect()),
+        }
     }
 }
 
@@ -371,15 +375,19 @@ impl PromptArgs {
 }
 
 impl MetricArgs {
-    /// The metric on this prompt; positions are checked by the engine.
-    fn spec(self, n_tokens: usize) -> MetricSpec {
-        let positions = self.positions.map(|positions| positions.within(n_tokens));
-        MetricSpec { metric: self.metric, token: self.token, versus: self.versus, positions }
+    /// The metric on this prompt.
+    fn spec(self, n_tokens: usize) -> Result<MetricSpec, PlanError> {
+        let positions = self.positions.map(|positions| positions.within(n_tokens)).transpose()?;
+        Ok(MetricSpec { metric: self.metric, token: self.token, versus: self.versus, positions })
     }
 }
 
 fn main() -> ExitCode {
-    match run(Cli::parse().command) {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(told) => return explain(&told),
+    };
+    match run(cli.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // One sentence: the chain's parts, without repeating a part that the one before contains.
@@ -387,6 +395,19 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Prints the help that was asked for, or what is wrong with the arguments: clap's first paragraph, as one sentence.
+fn explain(told: &clap::Error) -> ExitCode {
+    if !told.use_stderr() {
+        print!("{told}");
+        return ExitCode::SUCCESS;
+    }
+    let told = told.to_string();
+    let lines = told.lines().map(str::trim).take_while(|line| !line.is_empty());
+    let sentence = lines.collect::<Vec<_>>().join(" ");
+    eprintln!("headlight: {}", sentence.trim_start_matches("error: "));
+    ExitCode::from(2)
 }
 
 fn run(command: Command) -> anyhow::Result<()> {
@@ -428,12 +449,12 @@ fn run(command: Command) -> anyhow::Result<()> {
             let n_tokens = engine.prompt_tokens(&prompt, bos)?.ids.len();
             let spec = SweepSpec {
                 edit,
-                edit_positions: edit_positions.map(|positions| positions.within(n_tokens)),
+                edit_positions: edit_positions.map(|positions| positions.within(n_tokens)).transpose()?,
                 targets: match targets {
                     TargetsArg::Heads => Targets::Heads,
                     TargetsArg::Mlps => Targets::Mlps,
                 },
-                metric: metric.spec(n_tokens),
+                metric: metric.spec(n_tokens)?,
             };
             print(&engine.start_sweep(&SweepRequest { prompt, bos, spec })?.complete(&engine)?)
         }
@@ -441,7 +462,7 @@ fn run(command: Command) -> anyhow::Result<()> {
             let (prompt, bos, interventions) = prompt.parts()?;
             let engine = model.load()?;
             let n_tokens = engine.prompt_tokens(&prompt, bos)?.ids.len();
-            let metric = metric.spec(n_tokens);
+            let metric = metric.spec(n_tokens)?;
             let spec = ControlsSpec { interventions, n_draws: draws, seed, metric };
             print(&engine.start_controls(&ControlsRequest { prompt, bos, spec })?.complete(&engine)?)
         }

@@ -139,11 +139,7 @@ impl Intervention {
             }
             Edit::Knockout { edges } => {
                 if self.positions.is_some() {
-                    return Err(PlanError::OutOfRange {
-                        name: "positions",
-                        value: "given".to_owned(),
-                        range: "the queries in edges, and no positions",
-                    });
+                    return Err(PlanError::EdgesAndPositions);
                 }
                 edges.iter().try_for_each(|&(query, key)| match (query < n_tokens, key <= query) {
                     (false, _) => Err(PlanError::UnknownPosition { position: query, n_tokens }),
@@ -227,8 +223,9 @@ impl Edits {
                     None => Ok(()),
                 }
             }
-            Edit::Patch { .. } | Edit::FreezePattern { .. } if n_donor != n_tokens => {
-                Err(PlanError::DonorLength { n_donor, n_tokens })
+            Edit::Patch { .. } if n_donor != n_tokens => Err(PlanError::DonorLength { n_donor, n_tokens }),
+            Edit::FreezePattern { .. } if n_donor != n_tokens => {
+                Err(PlanError::PatternLength { n_donor, n_tokens })
             }
             _ => Ok(()),
         }

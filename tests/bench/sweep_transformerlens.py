@@ -1,0 +1,133 @@
+"""A zero sweep over every head in native PyTorch, as it is usually written, against `headlight sweep`.
+
+One full forward a head, `z` of the head zeroed at every position before the output projection: TransformerLens'
+`run_with_hooks` (default) or plain transformers with a hook on `o_proj`. Needs torch, transformers, gguf and, for the
+first, transformer_lens; none of them is a dependency of the tests.
+
+    headlight bench --model smollm2.gguf --edits > bench.json
+    headlight sweep --model smollm2.gguf --ids $(seq -s, 1000 137 9631) --metric logprob > sweep.json
+    python tests/bench/sweep_transformerlens.py --model smollm2.gguf --threads 1 \
+        --sweep sweep.json --sweep-seconds $(jq .edits.sweep_all_positions.seconds bench.json)
+"""
+
+import argparse
+import json
+import os
+import time
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", required=True, help="SmolLM2 as GGUF")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--library", choices=["transformer_lens", "transformers"], default="transformer_lens")
+    parser.add_argument("--attention", choices=["eager", "sdpa"], default="eager")
+    parser.add_argument("--sweep", help="what `headlight sweep` printed; its prompt is used and its effects are compared")
+    parser.add_argument("--sweep-seconds", type=float, help="how long `headlight sweep` took, without loading")
+    return parser.parse_args()
+
+
+def main():
+    args = arguments()
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    torch.set_num_threads(args.threads)
+    torch.set_grad_enabled(False)
+    folder, file = os.path.split(os.path.abspath(args.model))
+    model = AutoModelForCausalLM.from_pretrained(
+        folder, gguf_file=file, dtype=torch.float32, attn_implementation=args.attention
+    ).eval()
+    config = model.config
+    n_layers, n_heads = config.num_hidden_layers, config.num_attention_heads
+    d_head = config.hidden_size // n_heads
+    sweep = json.load(open(args.sweep)) if args.sweep else None
+    ids = sweep["ids"] if sweep else list(range(1000, 9632, 137))
+    tokens = torch.tensor([ids])
+
+    if args.library == "transformer_lens":
+        clean, ablated = of_transformer_lens(model, folder, file, tokens)
+    else:
+        clean, ablated = of_transformers(model, tokens, d_head)
+
+    clean()
+    forward_s = median([timed(clean) for _ in range(5)])
+    logprobs = lambda logits: torch.log_softmax(logits[0, -1].float(), dim=-1)
+    before = logprobs(clean())
+    token = sweep["token"] if sweep else int(before.argmax())
+    start = time.perf_counter()
+    effects = [
+        [float(logprobs(ablated(layer, head))[token] - before[token]) for head in range(n_heads)]
+        for layer in range(n_layers)
+    ]
+    sweep_s = time.perf_counter() - start
+    report = {
+        "library": args.library,
+        "attention": args.attention,
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "n_tokens": len(ids),
+        "n_heads": n_layers * n_heads,
+        "forward_s": forward_s,
+        "sweep_s": sweep_s,
+        "forwards": sweep_s / forward_s,
+    }
+    if sweep:
+        pairs = zip(sum(effects, []), sum(sweep["effects"], []))
+        report["largest_difference_nats"] = max(abs(a - b) for a, b in pairs)
+    if args.sweep_seconds:
+        report["times_headlight"] = sweep_s / args.sweep_seconds
+    print(json.dumps(report, indent=2))
+
+
+def of_transformers(model, tokens, d_head):
+    """The clean forward, and the forward with one head's z zeroed."""
+
+    def ablated(layer, head):
+        def zero(_, inputs):
+            z = inputs[0].clone()
+            z[..., head * d_head : (head + 1) * d_head] = 0.0
+            return (z,)
+
+        handle = model.model.layers[layer].self_attn.o_proj.register_forward_pre_hook(zero)
+        try:
+            return model(tokens, use_cache=False).logits
+        finally:
+            handle.remove()
+
+    return lambda: model(tokens, use_cache=False).logits, ablated
+
+
+def of_transformer_lens(model, folder, file, tokens):
+    """The same through TransformerLens 4's bridge, which wraps the loaded transformers model as it is."""
+    from transformer_lens.model_bridge import TransformerBridge
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=file)
+    bridge = TransformerBridge.boot_transformers(
+        "HuggingFaceTB/SmolLM2-135M-Instruct", hf_model=model, tokenizer=tokenizer, device="cpu", dtype=model.dtype
+    )
+
+    def ablated(layer, head):
+        def zero(z, hook):
+            z = z.clone()
+            z[:, :, head] = 0.0
+            return z
+
+        return bridge.run_with_hooks(tokens, fwd_hooks=[(f"blocks.{layer}.attn.hook_z", zero)])
+
+    return lambda: bridge(tokens), ablated
+
+
+def timed(work):
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def median(values):
+    return sorted(values)[len(values) // 2]
+
+
+if __name__ == "__main__":
+    main()
