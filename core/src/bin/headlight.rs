@@ -219,6 +219,9 @@ enum Command {
         /// Runs a length.
         #[arg(long, default_value_t = 3)]
         repeats: usize,
+        /// Also what edits and sweeps of 64 tokens cost, beside a clean forward pass.
+        #[arg(long)]
+        edits: bool,
     },
 }
 
@@ -503,7 +506,12 @@ fn run(command: Command) -> anyhow::Result<()> {
             print(&engine.start_generate(&request)?.complete(&engine)?)
         }
         Command::Info { model } => print(model.load()?.info()),
-        Command::Bench { model, prefill, repeats } => print(&bench(&model.load()?, &prefill, repeats)?),
+        Command::Bench { model, prefill, repeats, edits } => {
+            let engine = model.load()?;
+            let prefill = bench(&engine, &prefill, repeats)?;
+            let edits = if edits { Some(edit_costs(&engine, repeats)?) } else { None };
+            print(&Costs { prefill, edits })
+        }
     }
 }
 
@@ -573,6 +581,75 @@ fn read_shards(folder: &Path) -> anyhow::Result<Vec<Vec<u8>>> {
         bail!("{} has no .safetensors file; download the model's folder again", folder.display());
     }
     paths.iter().map(|path| read_file(path)).collect()
+}
+
+/// What `bench` prints.
+#[derive(Serialize)]
+struct Costs {
+    #[serde(flatten)]
+    prefill: BenchReport,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    edits: Option<EditCosts>,
+}
+
+/// What edits cost, beside a clean forward pass of the same prompt with its last logits.
+#[derive(Serialize)]
+struct EditCosts {
+    n_tokens: usize,
+    forward_s: f64,
+    /// One head of the middle layer switched off, from the kept clean run to the new next tokens.
+    edit: Cost,
+    /// Every head switched off in turn at every position, measured in log-probability.
+    sweep_all_positions: Cost,
+    /// The same at the last position alone.
+    sweep_last_position: Cost,
+}
+
+#[derive(Serialize)]
+struct Cost {
+    seconds: f64,
+    /// As a multiple of a clean forward pass.
+    forwards: f64,
+}
+
+/// Tokens of the prompt on which edits are timed.
+const EDIT_TOKENS: usize = 64;
+
+fn edit_costs(engine: &Engine, repeats: usize) -> anyhow::Result<EditCosts> {
+    let request = engine.bench_request(EDIT_TOKENS);
+    let run = |request: &RunRequest| Ok(engine.start(request, Want::default())?.finish(engine)?);
+    let forward_s = median_seconds(repeats, || run(&request))?;
+    let cost = |seconds: f64| Cost { seconds, forwards: seconds / forward_s };
+    let clean = engine.start(&request, Want { base: true, ..Want::default() })?.finish(engine)?;
+    let clean = std::rc::Rc::new(clean);
+    let head = HeadId::new(engine.info().n_layers / 2, 0);
+    let edited = RunRequest { interventions: vec![Intervention::zero([head])], ..request.clone() };
+    let edit = median_seconds(repeats, || {
+        Ok(engine.start_from(Some(clean.clone()), &edited, Want::default())?.finish(engine)?)
+    })?;
+    let sweep = |edit_positions: Option<Vec<usize>>| {
+        let spec = SweepSpec { edit_positions, ..SweepSpec::default() };
+        let request = SweepRequest { prompt: request.prompt.clone(), bos: request.bos, spec };
+        median_seconds(1, || Ok(engine.start_sweep(&request)?.complete(engine)?))
+    };
+    Ok(EditCosts {
+        n_tokens: EDIT_TOKENS,
+        forward_s,
+        edit: cost(edit),
+        sweep_all_positions: cost(sweep(None)?),
+        sweep_last_position: cost(sweep(Some(vec![EDIT_TOKENS - 1]))?),
+    })
+}
+
+fn median_seconds<T>(repeats: usize, work: impl Fn() -> anyhow::Result<T>) -> anyhow::Result<f64> {
+    let mut seconds = Vec::new();
+    for _ in 0..repeats.max(1) {
+        let start = Instant::now();
+        work()?;
+        seconds.push(start.elapsed().as_secs_f64());
+    }
+    seconds.sort_by(f64::total_cmp);
+    Ok(seconds[seconds.len() / 2])
 }
 
 fn bench(engine: &Engine, prefill: &[usize], repeats: usize) -> anyhow::Result<BenchReport> {
