@@ -57,6 +57,8 @@ pub struct Pass<B: Backend> {
     resid: B::Buffer,
     activations: Activations,
     means: BTreeMap<usize, Activations>,
+    /// The first position whose final row anyone reads; the last layer computes no row before it.
+    first_wanted: usize,
     /// Keys and values read before, of the layers to come.
     past: std::vec::IntoIter<LayerKv<B>>,
     keeping: Keeping<B>,
@@ -135,6 +137,7 @@ impl<B: Backend> Pass<B> {
             resid,
             activations,
             means: BTreeMap::new(),
+            first_wanted: n_past,
             past: cache.into_layers(),
             keeping: Keeping::Kv(Vec::new()),
         })
@@ -150,14 +153,25 @@ impl<B: Backend> Pass<B> {
         self.shape.n_past
     }
 
+    /// Says from which position on the final rows are read, in a pass that keeps nothing: the last layer then leaves out those
+    /// before, and [`Self::n_past`] moves there.
+    pub(crate) fn want_from(mut self, position: usize) -> Self {
+        assert!(matches!(self.keeping, Keeping::Nothing), "what is kept is kept whole");
+        self.first_wanted = position;
+        self
+    }
+
     /// Runs one layer; true when none was left.
     pub fn step(&mut self, backend: &B, model: &LoadedModel<B>) -> bool {
         let Some(block) = model.blocks.get(self.next_layer) else { return true };
         let layer = LayerStep { backend, config: &model.config, layer: self.next_layer };
         match self.entry.take() {
             None => layer.attention(self, block),
-            Some((Stage::Z, z)) => layer.attention_from_z(self, block, z),
-            Some((Stage::ResidPre | Stage::ResidMid, _)) => {}
+            Some((Stage::Z, z)) => {
+                let z = layer.narrow_entry(self, z);
+                layer.attention_from_z(self, block, z);
+            }
+            Some((Stage::ResidPre | Stage::ResidMid, _)) => layer.narrow_resid(self),
         }
         if let Some(mlp) = &block.mlp {
             layer.mlp(self, mlp);

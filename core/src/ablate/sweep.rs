@@ -23,6 +23,9 @@ pub enum Targets {
     Mlps,
 }
 
+/// Up to so many rows, lanes of several layers share a pass: a matrix product with fewer spends its time reading weights.
+const MERGED_ROWS: usize = 40;
+
 /// A sweep, apart from its prompt.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SweepSpec {
@@ -131,13 +134,18 @@ impl<B: Backend> SweepTask<B> {
             interventions: vec![self.spec.intervention(Sites::one(*site))],
             donors: whole.donors.clone(),
         };
-        let of_layer = |layer| {
-            let sites = self.spec.sites(config, layer);
-            let batches = sites.chunks(lanes_per_batch(n_rows));
-            batches.map(|sites| sites.iter().map(edits_of).collect()).collect::<Vec<_>>()
-        };
+        // Lanes of neighbouring layers go together where a layer's are few: they then begin lower than some of them need, but
+        // every weight is read once for all of them.
+        let n_together = (MERGED_ROWS / (n_rows * self.n_sites)).max(1);
         // From the top: those passes are the shortest, so that the first results come soonest.
-        (0..self.n_layers).rev().flat_map(of_layer).collect()
+        let layers: Vec<usize> = (0..self.n_layers).rev().collect();
+        let mut batches = Vec::new();
+        for layers in layers.chunks(n_together) {
+            let sites: Vec<Site> = layers.iter().flat_map(|&layer| self.spec.sites(config, layer)).collect();
+            let lanes = sites.chunks(lanes_per_batch(n_rows));
+            batches.extend(lanes.map(|sites| sites.iter().map(edits_of).collect()));
+        }
+        batches
     }
 
     /// Sites done and in all.

@@ -91,7 +91,10 @@ impl<B: Backend> Trials<B> {
                 Some(base) => {
                     let Some(batch) = self.batches.pop_front() else { return Ok(true) };
                     let n_lanes = batch.len();
-                    State::Lanes(base.lanes(backend, model, batch)?, n_lanes)
+                    let pass = base.lanes(backend, model, batch)?;
+                    // Rows before the first that is edited are the clean run's.
+                    let wanted = self.rows.iter().copied().filter(|&row| row >= pass.n_past()).min();
+                    State::Lanes(pass.want_from(wanted.unwrap_or(self.ids.len() - 1)), n_lanes)
                 }
             },
             State::Base(mut pass) => match pass.step(backend, model) {

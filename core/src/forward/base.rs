@@ -150,6 +150,7 @@ impl<B: Backend> BaseRun<B> {
             resid,
             activations: Activations::default(),
             means: Default::default(),
+            first_wanted: n_past,
             past: past.into_iter(),
             keeping: Keeping::Nothing,
         }

@@ -36,26 +36,29 @@ impl<B: Backend> LayerStep<'_, B> {
         self.keep_resid(pass, ResidPre);
         let x = backend.rms_norm(&pass.resid, &block.attn_norm, config.rms_eps);
         self.keep(pass, Ln1Normalized, &x, &[n_new, config.d_model]);
-        let q = backend.matmul(&x, &block.w_q);
         let k = backend.matmul(&x, &block.w_k);
         let v = backend.matmul(&x, &block.w_v);
-        self.keep(pass, Q, &q, &[n_new, n_heads, d_head]);
         self.keep(pass, K, &k, &[n_new, n_kv_heads, d_head]);
         self.keep(pass, V, &v, &[n_new, n_kv_heads, d_head]);
+        // Keys and values are needed of every position, queries of those alone that are still read.
+        let x = self.narrowed(pass, x, config.d_model);
+        self.narrow_resid(pass);
+        let (first_query, n_queries) = (pass.shape.n_past, pass.shape.n_new());
+        let q = backend.matmul(&x, &block.w_q);
+        self.keep(pass, Q, &q, &[n_queries, n_heads, d_head]);
         let mut past = pass.past.next();
         let mut z_lanes = Vec::new();
         let mut kept_kv = None;
         let n_lanes = pass.lanes.len();
         for lane in 0..n_lanes {
-            let rows = |x: &B::Buffer, n_heads: usize| {
-                let n_values = n_new * n_heads * d_head;
-                backend.slice(x, lane * n_values..(lane + 1) * n_values)
-            };
-            let q = backend.rope(&rows(&q, n_heads), n_heads, d_head, config.rope_theta, n_past);
-            let k = backend.rope(&rows(&k, n_kv_heads), n_kv_heads, d_head, config.rope_theta, n_past);
-            self.keep(pass, RotQ, &q, &[n_new, n_heads, d_head]);
+            let rows =
+                |x: &B::Buffer, n_values: usize| backend.slice(x, lane * n_values..(lane + 1) * n_values);
+            let (q, k) = (rows(&q, n_queries * n_heads * d_head), rows(&k, n_new * n_kv_heads * d_head));
+            let q = backend.rope(&q, n_heads, d_head, config.rope_theta, first_query);
+            let k = backend.rope(&k, n_kv_heads, d_head, config.rope_theta, n_past);
+            self.keep(pass, RotQ, &q, &[n_queries, n_heads, d_head]);
             self.keep(pass, RotK, &k, &[n_new, n_kv_heads, d_head]);
-            let new = LayerKv { k, v: rows(&v, n_kv_heads) };
+            let new = LayerKv { k, v: rows(&v, n_new * n_kv_heads * d_head) };
             // The last lane may have what the others copied.
             let before = if lane + 1 == n_lanes { past.take() } else { past.clone() };
             let kv = match before {
@@ -77,6 +80,47 @@ impl<B: Backend> LayerStep<'_, B> {
             }
         }
         self.attention_from_z(pass, block, z);
+    }
+
+    /// The first position that this layer must compute a row of: in the last layer the first whose final row is read, unless an
+    /// edit here takes a mean over every row.
+    fn first_row(&self, pass: &Pass<B>) -> usize {
+        let is_last = self.layer + 1 == self.config.n_layers;
+        let takes_mean = |edits: &Edits| {
+            let here = edits.in_layer(self.config, self.layer);
+            here.into_iter()
+                .any(|(_, intervention, _)| matches!(intervention.edit, Edit::Mean { over: None }))
+        };
+        match is_last && !pass.lanes.iter().any(takes_mean) {
+            true => pass.first_wanted.max(pass.shape.n_past),
+            false => pass.shape.n_past,
+        }
+    }
+
+    /// The rows of `[lane, pos, row_len]` that this layer must still compute.
+    fn narrowed(&self, pass: &Pass<B>, x: B::Buffer, row_len: usize) -> B::Buffer {
+        let n_new = pass.shape.n_new();
+        let n_left_out = self.first_row(pass) - pass.shape.n_past;
+        if n_left_out == 0 {
+            return x;
+        }
+        let rows = |lane: usize| {
+            self.backend.slice(&x, (lane * n_new + n_left_out) * row_len..(lane + 1) * n_new * row_len)
+        };
+        self.backend.concat((0..pass.lanes.len()).map(rows).collect())
+    }
+
+    /// Leaves out the rows of the residual stream that nobody reads any more; the pass goes on without them.
+    pub fn narrow_resid(&self, pass: &mut Pass<B>) {
+        pass.resid = self.narrowed(pass, pass.resid.clone(), self.config.d_model);
+        pass.shape.n_past = self.first_row(pass);
+    }
+
+    /// The same where the layer begins with `z`.
+    pub fn narrow_entry(&self, pass: &mut Pass<B>, z: B::Buffer) -> B::Buffer {
+        let z = self.narrowed(pass, z, self.config.n_heads * self.config.d_head);
+        self.narrow_resid(pass);
+        z
     }
 
     /// Edits of the residual stream entering the layer.
@@ -216,10 +260,7 @@ impl<B: Backend> LayerStep<'_, B> {
                     continue;
                 }
                 let (row_len, columns) = (site.row_len(self.config), site.columns(self.config));
-                let positions: Vec<usize> = match &intervention.positions {
-                    Some(positions) => positions.clone(),
-                    None => (n_past..n_past + n_new).collect(),
-                };
+                let positions = rows_edited(intervention, n_past..n_past + n_new);
                 let edit = match &intervention.edit {
                     Edit::Zero {} => RowEdit::Scale(0.0),
                     Edit::Scale { alpha } => RowEdit::Scale(*alpha),
@@ -233,17 +274,10 @@ impl<B: Backend> LayerStep<'_, B> {
                         kept.set_constant(site.point(), row_len, columns.clone(), &mean);
                         RowEdit::Replace(mean.repeat(positions.len()))
                     }
-                    _ => RowEdit::Replace(donor_rows(
-                        edits,
-                        index,
-                        intervention,
-                        site,
-                        &positions,
-                        self.config,
-                    )),
+                    _ => RowEdit::Replace(donor_rows(edits, index, site, &positions, self.config)),
                 };
                 let rows: Vec<usize> =
-                    positions.iter().map(|position| first_row + position - n_past).collect();
+                    positions.iter().map(|(position, _)| first_row + position - n_past).collect();
                 x = self.backend.edit_rows(x, row_len, &rows, columns, &edit);
             }
         }
@@ -283,23 +317,40 @@ fn donor_pattern(edits: &Edits, index: usize, head: HeadId) -> Vec<f32> {
     donor(edits, index).pattern(head).expect("the other run kept the pattern").data.clone()
 }
 
+/// The positions of a pass' rows that an edit changes, each with the position in another run that it reads there.
+fn rows_edited(intervention: &Intervention, rows: Range<usize>) -> Vec<(usize, usize)> {
+    let Some(positions) = &intervention.positions else {
+        let from = match &intervention.edit {
+            Edit::Patch { from_positions: Some(from), .. } => from.as_slice(),
+            _ => &[],
+        };
+        return rows.map(|position| (position, from.get(position).copied().unwrap_or(position))).collect();
+    };
+    let from = match &intervention.edit {
+        Edit::Patch { from_positions: Some(from), .. } => from,
+        _ => positions,
+    };
+    // In the last layer rows may be left out that nobody reads.
+    positions
+        .iter()
+        .copied()
+        .zip(from.iter().copied())
+        .filter(|(position, _)| rows.contains(position))
+        .collect()
+}
+
 /// What stands at a site in the other run, a row for each position.
 fn donor_rows(
     edits: &Edits,
     index: usize,
-    intervention: &Intervention,
     site: Site,
-    positions: &[usize],
+    positions: &[(usize, usize)],
     config: &ModelConfig,
 ) -> Vec<f32> {
     let tensor = donor(edits, index).get(site.point()).expect("the other run kept the site");
     let (row_len, columns): (usize, Range<usize>) = (site.row_len(config), site.columns(config));
     let n_rows = tensor.data.len() / row_len;
-    let from_positions = match &intervention.edit {
-        Edit::Patch { from_positions: Some(from), .. } => from.as_slice(),
-        _ => positions,
-    };
-    let row_of = |&position: &usize| if n_rows == 1 { 0 } else { position };
-    let rows = from_positions.iter().map(row_of);
+    let row_of = |&(_, from): &(usize, usize)| if n_rows == 1 { 0 } else { from };
+    let rows = positions.iter().map(row_of);
     rows.flat_map(|row| &tensor.data[row * row_len..][columns.clone()]).copied().collect()
 }
