@@ -188,7 +188,7 @@ fn CausalTable(causal: Causal) -> impl IntoView {
                 <table class="causal" data-testid="retrieval-causal">
                     <thead>
                         <tr>
-                            <th scope="col">"Edit of z"</th>
+                            <th scope="col">"Edit"</th>
                             <th scope="col">"Drop, strongest (nats)"</th>
                             <th scope="col">"Drop, random (mean ± sd)"</th>
                         </tr>

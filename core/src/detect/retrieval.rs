@@ -41,7 +41,7 @@ pub(super) const DETECTOR: Detector = Detector {
                 100] percent), n_needles (3 of 6), max_new_tokens (20), or prompts of your own ([{\"ids\", \"span\": [start, \
                 end], \"max_new_tokens\", \"stop_ids\"}]), or texts of your own ([{\"text\", \"needle\", \"question\"}]: the needle is \
                 the part of the text that answers, the question ends where the answer begins); causal ({\"k\": 5, \"n_draws\": 10, \"n_prompts\": 4, \"edits\": [\"zero\", \
-                \"mean\"]}) also measures how much less probable the right answer is without the k strongest heads, against k \
+                \"mean\", \"uniform\"]}; uniform attention is what the authors' script masks heads with) also measures how much less probable the right answer is without the k strongest heads, against k \
                 other heads of their layers.",
         stimulus: "Sentences with an answer (needles), put after a sentence's end at several depths of public-domain prose \
                    (Moby-Dick), then a question and the beginning of the answer; the answer itself comes next. Decoding stops \

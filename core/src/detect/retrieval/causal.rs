@@ -8,19 +8,21 @@ use crate::backend::Backend;
 use crate::detect::stimulus::Choice;
 use crate::detect::{DetectError, Ground, HeadTable};
 use crate::forward::{Finished, KvCache, Pass};
-use crate::hooks::{self, Intervention, RunPlan};
+use crate::hooks::{self, Intervention, PatternTarget, RunPlan};
 use crate::ids::{HeadId, TokenId};
 use crate::metrics::logsumexp;
 
-/// What is done to a head's `z` at the positions that foretell the answer; the prompt before is read unedited, as the
-/// authors do.
+/// What is done to a head at the positions that foretell the answer; the prompt before is read unedited, as the authors do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Edit {
-    /// Zero.
+    /// Its `z` is zero.
     Zero,
-    /// Its mean over every position of prompt and answer.
+    /// Its `z` is the mean over every position of prompt and answer.
     Mean,
+    /// It attends to every position alike: what the authors' repository calls masking a head (Wu et al. 2024, Retrieval Head
+    /// Mechanistically Explains Long-Context Factuality).
+    Uniform,
 }
 
 /// How many heads are switched off, and against what.
@@ -39,7 +41,7 @@ pub(super) struct CausalParams {
 
 impl Default for CausalParams {
     fn default() -> Self {
-        Self { k: 5, n_draws: 10, n_prompts: 4, edits: vec![Edit::Zero, Edit::Mean] }
+        Self { k: 5, n_draws: 10, n_prompts: 4, edits: vec![Edit::Zero, Edit::Mean, Edit::Uniform] }
     }
 }
 
@@ -58,7 +60,7 @@ impl CausalParams {
         }
         if self.edits.is_empty() {
             return Err(DetectError::Params(
-                "causal.edits is empty; give \"zero\", \"mean\" or both".to_owned(),
+                "causal.edits is empty; give some of \"zero\", \"mean\" and \"uniform\"".to_owned(),
             ));
         }
         Ok(())
@@ -202,23 +204,17 @@ impl<B: Backend> CausalTask<B> {
             .checked_sub(1)
             .map(|index| (self.params.edits[index / n_sets], index % n_sets));
         let heads = |set: usize| self.contest.sets().nth(set).cloned().unwrap_or_default();
+        let after_prompt = |edit: Option<Intervention>| {
+            let cache = cache.prefix(backend, before.len());
+            Pass::resume(backend, model, cache, &question.tail(), plan(edit))
+        };
         let pass = match edit {
-            None => Pass::resume(
-                backend,
-                model,
-                cache.prefix(backend, before.len()),
-                &question.tail(),
-                plan(None),
-            ),
-            Some((Edit::Zero, set)) => {
-                let zero = Intervention::zero(heads(set));
-                Pass::resume(
-                    backend,
-                    model,
-                    cache.prefix(backend, before.len()),
-                    &question.tail(),
-                    plan(Some(zero)),
-                )
+            None => after_prompt(None),
+            Some((Edit::Zero, set)) => after_prompt(Some(Intervention::zero(heads(set)))),
+            Some((Edit::Uniform, set)) => {
+                let towards = PatternTarget::Uniform;
+                let uniform = hooks::Edit::InterpolatePattern { towards, strength: 1.0 };
+                after_prompt(Some(Intervention::of_heads(uniform, heads(set))))
             }
             Some((Edit::Mean, set)) => {
                 // A mean needs the prompt's own rows.
