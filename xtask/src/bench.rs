@@ -1,4 +1,5 @@
-//! Prefill speed, natively and in Chromium (wasm, one thread), and there what detectors cost, as JSON.
+//! Prefill speed and what edits and sweeps cost, natively and in Chromium (wasm, one thread), and there what detectors cost, as
+//! JSON.
 
 use std::path::Path;
 
@@ -16,6 +17,8 @@ const DETECTORS: [&str; 4] = ["induction", "copying", "copying_top1", "successor
 const RETRIEVAL_LENGTHS: [usize; 2] = [256, 512];
 /// The length at which each prompt is also run alone, to see what their shared beginnings save.
 const RETRIEVAL_ALONE_LENGTH: usize = 512;
+/// Times edits and sweeps on the page.
+const EDITS_SCRIPT: &str = include_str!("bench_edits.js");
 /// Prompt lengths.
 const PREFILL: [usize; 3] = [64, 128, 512];
 
@@ -34,7 +37,7 @@ fn native(model: &Path, repeats: usize) -> anyhow::Result<Value> {
     let lengths = PREFILL.map(|n| n.to_string()).join(",");
     let mut command = cargo();
     command.args(["run", "--quiet", "--release", "--bin", "headlight", "--", "bench", "--model"]);
-    command.arg(model).args(["--prefill", &lengths, "--repeats", &repeats.to_string()]);
+    command.arg(model).args(["--prefill", &lengths, "--repeats", &repeats.to_string(), "--edits"]);
     serde_json::from_str(&read(&mut command)?).context("headlight bench printed no JSON")
 }
 
@@ -63,6 +66,7 @@ async fn chromium(repeats: usize) -> anyhow::Result<Value> {
 /// long.
 async fn chromium_report(browser: &Browser, script: &str) -> anyhow::Result<Value> {
     let mut report = browser.eval(script).await?;
+    report["edits"] = browser.eval(EDITS_SCRIPT).await?;
     for length in RETRIEVAL_LENGTHS {
         let alone = length == RETRIEVAL_ALONE_LENGTH;
         report["detectors"][format!("retrieval_{length}")] =

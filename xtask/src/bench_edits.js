@@ -1,0 +1,50 @@
+// What edits cost on the page, SmolLM2 being loaded: from the gesture that switches one head of the middle layer off to the new
+// numbers of the next token, and two sweeps over every head, each in seconds and in clean forward passes of 64 tokens.
+(async () => {
+  const N_TOKENS = 64, HEADS = ['L15H0', 'L15H1', 'L15H2', 'L15H3', 'L15H4'];
+  const at = id => document.querySelector(`[data-testid="${id}"]`);
+  const until = holds => new Promise((resolve, reject) => {
+    const late = setTimeout(() => reject(new Error(`never came: ${holds}`)), 60000);
+    const observer = new MutationObserver(() => look());
+    const look = () => { if (holds()) { clearTimeout(late); observer.disconnect(); resolve(); } };
+    observer.observe(document.body, { subtree: true, childList: true, characterData: true, attributes: true });
+    look();
+  });
+  const seconds = async work => {
+    const start = performance.now();
+    await work();
+    return (performance.now() - start) / 1000;
+  };
+  const median = values => values.sort((a, b) => a - b)[Math.floor(values.length / 2)];
+
+  const text = 'time' + ' time'.repeat(N_TOKENS - 1);
+  const { ids } = await window.headlight.tokenize(text, { bos: 'off' });
+  if (ids.length !== N_TOKENS) throw new Error(`the prompt has ${ids.length} tokens`);
+  const { prefill } = await window.headlight.bench({ prefill: [N_TOKENS], repeats: 5 });
+  const forward_s = N_TOKENS / prefill[0].tokens_per_s;
+  const cost = seconds => ({ seconds, forwards: seconds / forward_s });
+
+  at('prompt').value = text;
+  at('prompt').dispatchEvent(new Event('input', { bubbles: true }));
+  await until(() => at('token-count').textContent.startsWith(`${N_TOKENS} of`));
+  const clicks = [], passes = [];
+  for (const head of HEADS) {
+    clicks.push(await seconds(async () => {
+      at(`head-${head}`).dispatchEvent(new MouseEvent('click', { bubbles: true, shiftKey: true }));
+      await until(() => at('kl-nats'));
+    }));
+    // The worker's own time, without the way there and back and the drawing.
+    passes.push(Number(/· (\d+) ms/.exec(at('token-count').textContent)?.[1] ?? NaN) / 1000);
+    at('ablations-clear').click();
+    await until(() => !at('kl-nats'));
+  }
+  const sweep = edit_positions => window.headlight.sweep({ ids, edit: { kind: 'zero' }, edit_positions, metric: 'logprob' });
+  return {
+    n_tokens: N_TOKENS,
+    forward_s,
+    click_to_next_token: cost(median(clicks)),
+    click_in_the_worker: cost(median(passes)),
+    sweep_all_positions: cost(await seconds(() => sweep(null))),
+    sweep_last_position: cost(await seconds(() => sweep([N_TOKENS - 1]))),
+  };
+})()
