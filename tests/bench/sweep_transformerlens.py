@@ -13,6 +13,7 @@ first, transformer_lens; none of them is a dependency of the tests.
 import argparse
 import json
 import os
+import tempfile
 import time
 
 
@@ -104,9 +105,12 @@ def of_transformer_lens(model, folder, file, tokens):
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=file)
-    bridge = TransformerBridge.boot_transformers(
-        "HuggingFaceTB/SmolLM2-135M-Instruct", hf_model=model, tokenizer=tokenizer, device="cpu", dtype=model.dtype
-    )
+    with tempfile.TemporaryDirectory() as local:
+        # The bridge reads the config again from a folder or the hub.
+        model.config.save_pretrained(local)
+        bridge = TransformerBridge.boot_transformers(
+            local, hf_model=model, tokenizer=tokenizer, device="cpu", dtype=model.dtype
+        )
 
     def ablated(layer, head):
         def zero(z, hook):

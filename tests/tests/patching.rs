@@ -146,6 +146,19 @@ fn a_run_patched_at_every_position_is_the_other_run_bit_for_bit() {
 }
 
 #[test]
+fn a_stream_patched_below_the_first_layer_is_another_token() {
+    let engine = CONFIG.engine(3);
+    let (prompt, donor) = (ids(&mut Noise(17), 7), ids(&mut Noise(18), 4));
+    let edit = Edit::Patch { from: Some(Prompt::Ids(donor.clone())), from_positions: Some(vec![3, 0]) };
+    let sites = Sites::one(Site::ResidPre(0));
+    let patched = run(&engine, &prompt, vec![Intervention { edit, sites, positions: Some(vec![1, 5]) }]);
+    let mut replaced = prompt.clone();
+    (replaced[1], replaced[5]) = (donor[3], donor[0]);
+    assert_eq!(patched.logits_top, run(&engine, &replaced, Vec::new()).logits_top);
+    assert_ne!(patched.logits_top, run(&engine, &prompt, Vec::new()).logits_top);
+}
+
+#[test]
 fn the_lens_ends_in_the_models_own_output() {
     let engine = CONFIG.engine(4);
     let prompt = ids(&mut Noise(5), 40);
