@@ -67,6 +67,9 @@ async fn chromium(repeats: usize) -> anyhow::Result<Value> {
 async fn chromium_report(browser: &Browser, script: &str) -> anyhow::Result<Value> {
     let mut report = browser.eval(script).await?;
     report["edits"] = browser.eval(EDITS_SCRIPT).await?;
+    browser.eval("window.headlight.load({model: 'induction-2l'})").await?;
+    report["edits_of_the_bundled_model"] = browser.eval(EDITS_SCRIPT).await?;
+    browser.eval("window.headlight.load({model: 'smollm2-135m'})").await?;
     for length in RETRIEVAL_LENGTHS {
         let alone = length == RETRIEVAL_ALONE_LENGTH;
         report["detectors"][format!("retrieval_{length}")] =

@@ -1,7 +1,7 @@
-// What edits cost on the page, SmolLM2 being loaded: from the gesture that switches one head of the middle layer off to the new
+// What edits cost on the page with the model that is loaded: from the gesture that switches one head of the middle layer off to the new
 // numbers of the next token, and two sweeps over every head, each in seconds and in clean forward passes of 64 tokens.
 (async () => {
-  const N_TOKENS = 64, HEADS = ['L15H0', 'L15H1', 'L15H2', 'L15H3', 'L15H4'];
+  const N_TOKENS = 64, N_CLICKS = 4;
   const at = id => document.querySelector(`[data-testid="${id}"]`);
   const until = holds => new Promise((resolve, reject) => {
     const late = setTimeout(() => reject(new Error(`never came: ${holds}`)), 60000);
@@ -17,8 +17,10 @@
   };
   const median = values => values.sort((a, b) => a - b)[Math.floor(values.length / 2)];
 
-  const text = 'time' + ' time'.repeat(N_TOKENS - 1);
-  const { ids } = await window.headlight.tokenize(text, { bos: 'off' });
+  const pause = ms => new Promise(resolve => setTimeout(resolve, ms));
+
+  let text = 'time', ids = [];
+  while (ids.length < N_TOKENS) ({ ids } = await window.headlight.tokenize(text += ' time', {}));
   if (ids.length !== N_TOKENS) throw new Error(`the prompt has ${ids.length} tokens`);
   const { prefill } = await window.headlight.bench({ prefill: [N_TOKENS], repeats: 5 });
   const forward_s = N_TOKENS / prefill[0].tokens_per_s;
@@ -27,14 +29,20 @@
   at('prompt').value = text;
   at('prompt').dispatchEvent(new Event('input', { bubbles: true }));
   await until(() => at('token-count').textContent.startsWith(`${N_TOKENS} of`));
+  const cells = [...document.querySelectorAll('[data-testid^="head-L"]')].map(cell => cell.dataset.testid);
+  const n_layers = new Set(cells.map(cell => /head-L(\d+)H/.exec(cell)[1])).size;
+  const of_middle = cells.filter(cell => cell.startsWith(`head-L${Math.floor(n_layers / 2)}H`));
   const clicks = [], passes = [];
-  for (const head of HEADS) {
+  for (const cell of of_middle.slice(0, N_CLICKS)) {
+    // What follows a view (its effects along the prompt, a detector's scores) would share the worker with the next one.
+    await pause(2000);
     clicks.push(await seconds(async () => {
-      at(`head-${head}`).dispatchEvent(new MouseEvent('click', { bubbles: true, shiftKey: true }));
+      at(cell).dispatchEvent(new MouseEvent('click', { bubbles: true, shiftKey: true }));
       await until(() => at('kl-nats'));
     }));
     // The worker's own time, without the way there and back and the drawing.
-    passes.push(Number(/· (\d+) ms/.exec(at('token-count').textContent)?.[1] ?? NaN) / 1000);
+    passes.push(Number(/· (\d+) ms/.exec(at('token-count').textContent)?.[1] ?? 0) / 1000);
+    await until(() => at('along'));
     at('ablations-clear').click();
     await until(() => !at('kl-nats'));
   }
