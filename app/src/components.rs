@@ -16,6 +16,7 @@ mod layers;
 mod output;
 mod pattern;
 mod picker;
+mod progress;
 mod prompt;
 mod ranked;
 mod retrieval;

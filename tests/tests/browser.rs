@@ -359,20 +359,20 @@ async fn induction_heads_switched_off_cost_the_name_and_undoing_it_returns_every
     ensure!(next_logits(&browser).await? == before, "not every bit came back");
     // A sweep is held, goes on, and is stopped; what was known by then stays on the map only while it is at work.
     choose(&browser, "measure", "effect:sweep").await?;
-    click(&browser, "run-sweep").await?;
+    click(&browser, "sweep-run").await?;
     let swept = "document.querySelectorAll('[data-testid^=\"head-L\"][data-score]').length";
     browser.wait_until(&format!("{swept} > 9"), LONG).await?;
-    click(&browser, "pause-sweep").await?;
-    browser.wait_until(&format!("{}.textContent === 'Resume'", by_id("pause-sweep")), SOON).await?;
+    click(&browser, "sweep-pause").await?;
+    browser.wait_until(&format!("{}.textContent === 'Resume'", by_id("sweep-pause")), SOON).await?;
     // A report may have been on its way.
     tokio::time::sleep(Duration::from_millis(600)).await;
     let held = browser.eval(swept).await?;
     tokio::time::sleep(Duration::from_millis(1500)).await;
     ensure!(browser.eval(swept).await? == held, "a held sweep goes on");
-    click(&browser, "pause-sweep").await?;
+    click(&browser, "sweep-pause").await?;
     browser.wait_until(&format!("{swept} > {held}"), LONG).await?;
-    click(&browser, "stop-sweep").await?;
-    browser.wait_until(&format!("{} !== null", by_id("run-sweep")), SOON).await?;
+    click(&browser, "sweep-stop").await?;
+    browser.wait_until(&format!("{} !== null", by_id("sweep-run")), SOON).await?;
     browser.close().await
 }
 

@@ -8,6 +8,7 @@ use leptos::prelude::*;
 
 use super::evidence::Evidence;
 use super::page;
+use super::progress::JobProgress;
 use super::settings::DetectorSettings;
 use crate::protocol::ErrorReport;
 use crate::state::Msg;
@@ -89,41 +90,16 @@ fn Running() -> impl IntoView {
         DetectionStage::Running(progress) => progress.as_ref().map(progress_text),
         _ => None,
     });
-    let fraction = move || progress.get().and_then(|progress| progress.fraction).unwrap_or(0.0);
-    let line = move || match progress.get() {
-        Some(progress) if is_paused.get() => format!("Paused at {}", progress.amount),
-        Some(progress) => progress.detail,
-        None if is_paused.get() => "Paused".to_owned(),
-        None => "Starting …".to_owned(),
-    };
-    let hold = move |_| {
-        let msg = if is_paused.get_untracked() { DetectorMsg::Resume } else { DetectorMsg::Pause };
-        page.send(Msg::Detector(msg));
-    };
     view! {
-        <div class="toast-line">
-            <p class="quiet" data-testid="detector-progress">{line}</p>
-            <button class="button" data-testid="detector-pause" on:click=hold>
-                {move || if is_paused.get() { "Resume" } else { "Pause" }}
-            </button>
-            <button
-                class="button"
-                data-testid="detector-stop"
-                on:click=move |_| page.send(Msg::Detector(DetectorMsg::Stop))
-            >
-                "Stop"
-            </button>
-        </div>
-        <div
-            class="progress"
-            role="progressbar"
-            aria-label="Detecting"
-            aria-valuemin="0"
-            aria-valuemax="100"
-            aria-valuenow=move || format!("{:.0}", fraction() * 100.0)
-        >
-            <div class="progress-fill" style:width=move || format!("{:.1}%", fraction() * 100.0)></div>
-        </div>
+        <JobProgress
+            id="detector".to_owned()
+            progress
+            is_paused
+            on_hold=move |is_held| {
+                page.send(Msg::Detector(if is_held { DetectorMsg::Pause } else { DetectorMsg::Resume }));
+            }
+            on_stop=move || page.send(Msg::Detector(DetectorMsg::Stop))
+        />
     }
 }
 

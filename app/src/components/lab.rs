@@ -4,6 +4,7 @@ use headlight_core::ablate::Metric;
 use headlight_core::ablate::patching::Direction;
 use leptos::prelude::*;
 
+use super::progress::JobProgress;
 use super::{Page, page};
 use crate::protocol::{EditWhere, Reply};
 use crate::state::Msg;
@@ -87,47 +88,16 @@ pub fn RunLine(experiment: Experiment) -> impl IntoView {
             _ => None,
         }
     });
-    let fraction = move || progress.get().and_then(|progress| progress.fraction).unwrap_or(0.0);
-    let line = move || match progress.get() {
-        Some(progress) if is_paused.get() => format!("Paused at {}", progress.amount),
-        Some(progress) => progress.detail,
-        None => "Starting …".to_owned(),
-    };
     let id = format!("{experiment:?}").to_lowercase();
-    let (run_id, stop_id, pause_id) = (format!("run-{id}"), format!("stop-{id}"), format!("pause-{id}"));
+    let run_id = format!("{id}-run");
+    let hold = move |is_held| {
+        let msg = if is_held { LabMsg::Pause(experiment) } else { LabMsg::Resume(experiment) };
+        page.send(Msg::Lab(msg));
+    };
+    let stop = move || page.send(Msg::Lab(LabMsg::Stop(experiment)));
     view! {
         <Show when=move || is_at_work.get()>
-            <div class="toast-line">
-                <p class="quiet">{line}</p>
-                <button
-                    class="button"
-                    data-testid=pause_id.clone()
-                    on:click=move |_| {
-                        let is_paused = is_paused.get_untracked();
-                        let msg = if is_paused { LabMsg::Resume(experiment) } else { LabMsg::Pause(experiment) };
-                        page.send(Msg::Lab(msg));
-                    }
-                >
-                    {move || if is_paused.get() { "Resume" } else { "Pause" }}
-                </button>
-                <button
-                    class="button"
-                    data-testid=stop_id.clone()
-                    on:click=move |_| page.send(Msg::Lab(LabMsg::Stop(experiment)))
-                >
-                    "Stop"
-                </button>
-            </div>
-            <div
-                class="progress"
-                role="progressbar"
-                aria-label="Progress"
-                aria-valuemin="0"
-                aria-valuemax="100"
-                aria-valuenow=move || format!("{:.0}", fraction() * 100.0)
-            >
-                <div class="progress-fill" style:width=move || format!("{:.1}%", fraction() * 100.0)></div>
-            </div>
+            <JobProgress id=id.clone() progress is_paused on_hold=hold on_stop=stop />
         </Show>
         <Show when=move || !is_at_work.get() && !is_found.get()>
             <div class="toast-line">
