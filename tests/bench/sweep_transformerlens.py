@@ -56,12 +56,12 @@ def main():
     logprobs = lambda logits: torch.log_softmax(logits[0, -1].float(), dim=-1)
     before = logprobs(clean())
     token = sweep["token"] if sweep else int(before.argmax())
-    start = time.perf_counter()
+    start, start_cpu = time.perf_counter(), time.process_time()
     effects = [
         [float(logprobs(ablated(layer, head))[token] - before[token]) for head in range(n_heads)]
         for layer in range(n_layers)
     ]
-    sweep_s = time.perf_counter() - start
+    sweep_s, sweep_cpu_s = time.perf_counter() - start, time.process_time() - start_cpu
     report = {
         "library": args.library,
         "attention": args.attention,
@@ -71,6 +71,7 @@ def main():
         "n_heads": n_layers * n_heads,
         "forward_s": forward_s,
         "sweep_s": sweep_s,
+        "sweep_cpu_s": sweep_cpu_s,
         "forwards": sweep_s / forward_s,
     }
     if sweep:
