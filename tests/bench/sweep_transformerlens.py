@@ -8,6 +8,10 @@ first, transformer_lens; none of them is a dependency of the tests.
     headlight sweep --model smollm2.gguf --ids $(seq -s, 1000 137 9631) --metric logprob > sweep.json
     python tests/bench/sweep_transformerlens.py --model smollm2.gguf --threads 1 \
         --sweep sweep.json --sweep-seconds $(jq .edits.sweep_all_positions.seconds bench.json)
+
+November 2026, SmolLM2 (30 layers of 9 heads), 64 tokens, one thread of a shared two-core x86-64 machine, so in processor
+seconds: TransformerLens 4.3 on torch 2.15 takes 112 (270 times the mean of 20 heads), transformers 5.24 takes 106, `headlight
+sweep` 33: 3.4 and 3.2 times as fast. Over all 270 heads the effects differ by at most 4e-5 nats.
 """
 
 import argparse
