@@ -8,6 +8,10 @@ first, transformer_lens; none of them is a dependency of the tests.
     headlight sweep --model smollm2.gguf --ids $(seq -s, 1000 137 9631) --metric logprob > sweep.json
     python tests/bench/sweep_transformerlens.py --model smollm2.gguf --threads 1 \
         --sweep sweep.json --sweep-seconds $(jq .edits.sweep_all_positions.seconds bench.json)
+
+November 2026, SmolLM2 (30 layers of 9 heads), 64 tokens, one thread of a shared two-core x86-64 machine, so in processor
+seconds: TransformerLens 4.3 on torch 2.15 takes 112 (270 times the mean of 20 heads), transformers 5.24 takes 106, `headlight
+sweep` 33: 3.4 and 3.2 times as fast. Over all 270 heads the effects differ by at most 4e-5 nats.
 """
 
 import argparse
@@ -56,12 +60,12 @@ def main():
     logprobs = lambda logits: torch.log_softmax(logits[0, -1].float(), dim=-1)
     before = logprobs(clean())
     token = sweep["token"] if sweep else int(before.argmax())
-    start = time.perf_counter()
+    start, start_cpu = time.perf_counter(), time.process_time()
     effects = [
         [float(logprobs(ablated(layer, head))[token] - before[token]) for head in range(n_heads)]
         for layer in range(n_layers)
     ]
-    sweep_s = time.perf_counter() - start
+    sweep_s, sweep_cpu_s = time.perf_counter() - start, time.process_time() - start_cpu
     report = {
         "library": args.library,
         "attention": args.attention,
@@ -71,6 +75,7 @@ def main():
         "n_heads": n_layers * n_heads,
         "forward_s": forward_s,
         "sweep_s": sweep_s,
+        "sweep_cpu_s": sweep_cpu_s,
         "forwards": sweep_s / forward_s,
     }
     if sweep:
