@@ -1,6 +1,6 @@
 //! Which requests are cancelled or paused, and letting the event loop run so that the page's wish arrives.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
 
 use futures::channel::oneshot;
@@ -21,6 +21,8 @@ thread_local! {
     static PAUSED: RefCell<HashMap<u32, Option<oneshot::Sender<()>>>> = RefCell::default();
     /// How long each request was held, milliseconds.
     static PAUSED_MS: RefCell<HashMap<u32, f64>> = RefCell::default();
+    /// The view under way.
+    static PREFERRED: Cell<Option<u32>> = const { Cell::new(None) };
 }
 
 /// Cancels a request, paused or not; nothing happens when it has ended.
@@ -79,6 +81,20 @@ pub fn check(id: u32) -> Result<(), ErrorReport> {
     Ok(())
 }
 
+/// While a view is under way, everything else waits for it: someone looks at the page.
+pub fn prefer(view: Option<u32>) {
+    PREFERRED.set(view);
+}
+
+/// Waits while another request is preferred; fails when this one is cancelled meanwhile.
+async fn while_another_is_preferred(id: u32) -> Result<(), ErrorReport> {
+    while PREFERRED.get().is_some_and(|preferred| preferred != id) {
+        next_task().await;
+        check(id)?;
+    }
+    Ok(())
+}
+
 /// Keeps one request from blocking the worker's event loop.
 pub struct Breather {
     id: u32,
@@ -91,12 +107,13 @@ impl Breather {
         Self { id, since_ms: super::now_ms() }
     }
 
-    /// Lets the event loop run if it has not for a while, and waits while the request is paused; fails when it was
-    /// cancelled meanwhile.
+    /// Lets the event loop run if it has not for a while, and waits while the request is paused or a view goes first; fails
+    /// when it was cancelled meanwhile.
     pub async fn breathe(&mut self) -> Result<(), ErrorReport> {
         if super::now_ms() - self.since_ms > MAX_BUSY_MS {
             next_task().await;
             while_paused(self.id).await;
+            while_another_is_preferred(self.id).await?;
             self.since_ms = super::now_ms();
         }
         check(self.id)
@@ -142,6 +159,22 @@ mod tests {
     async fn breathe_past_a_look(breather: &mut Breather) -> Result<(), ErrorReport> {
         breather.since_ms = f64::NEG_INFINITY;
         breather.breathe().await
+    }
+
+    #[wasm_bindgen_test]
+    async fn a_view_goes_first_and_what_waits_for_it_can_be_cancelled() {
+        let (mut view, mut job) = (Breather::new(31), Breather::new(32));
+        prefer(Some(31));
+        assert!(breathe_past_a_look(&mut view).await.is_ok(), "the view itself goes on");
+        after_ms(30, || prefer(None));
+        let start_ms = super::super::now_ms();
+        assert!(breathe_past_a_look(&mut job).await.is_ok());
+        assert!(super::super::now_ms() - start_ms > 20.0, "the job waited");
+        prefer(Some(31));
+        after_ms(30, || cancel(32));
+        assert!(breathe_past_a_look(&mut job).await.is_err(), "a waiting job can be cancelled");
+        prefer(None);
+        forget(32);
     }
 
     #[wasm_bindgen_test]

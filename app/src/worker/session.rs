@@ -77,11 +77,13 @@ impl Session {
         if let Some(older) = self.view_id.replace(id) {
             cancel::cancel(older);
         }
+        cancel::prefer(Some(id));
     }
 
     fn end_view(&mut self, id: u32) {
         if self.view_id == Some(id) {
             self.view_id = None;
+            cancel::prefer(None);
         }
     }
 }
