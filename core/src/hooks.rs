@@ -173,9 +173,6 @@ pub enum PlanError {
     /// An MLP of a model that has none.
     #[error("this model has attention only: there is no MLP to edit")]
     NoMlp,
-    /// An edit of nothing.
-    #[error("an edit names no place; give heads, layers, attn_out, mlp_out or resid_pre")]
-    NoSites,
     /// An edit of attention at something other than a head.
     #[error("an edit of attention acts on heads alone; name them under heads")]
     AttentionNeedsHeads,

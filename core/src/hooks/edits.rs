@@ -83,9 +83,6 @@ impl Intervention {
         if !self.sites.mlp_out.is_empty() && !config.has_mlp() {
             return Err(PlanError::NoMlp);
         }
-        if self.sites.is_empty() {
-            return Err(PlanError::NoSites);
-        }
         if self.edit.is_of_attention() && self.sites.named_layers().next().is_some() {
             return Err(PlanError::AttentionNeedsHeads);
         }

@@ -303,6 +303,10 @@ impl TryFrom<Map<String, Value>> for Intervention {
         for field in SITE_FIELDS {
             sites.extend(map.remove(field).map(|value| (field.to_owned(), value)));
         }
+        // An empty list is no edit; none at all is more likely a misspelt field.
+        if sites.is_empty() {
+            return Err(format!("an edit names no place; give {}", SITE_FIELDS.join(", ")));
+        }
         let positions = map.remove("positions").unwrap_or_default();
         let edit = serde_json::from_value(Value::Object(map)).map_err(|error| error.to_string())?;
         let sites = serde_json::from_value(Value::Object(sites)).map_err(|error| error.to_string())?;
@@ -319,6 +323,9 @@ impl From<Intervention> for Map<String, Value> {
         };
         let mut map = part(serde_json::to_value(&intervention.edit));
         map.extend(part(serde_json::to_value(&intervention.sites)));
+        if intervention.sites.is_empty() {
+            map.insert("heads".to_owned(), Value::Array(Vec::new()));
+        }
         map.extend(intervention.positions.map(|positions| ("positions".to_owned(), positions.into())));
         map
     }
@@ -337,6 +344,7 @@ mod tests {
     fn json_round_trips_and_unknown_fields_are_refused() {
         let all = [
             json!({"kind": "zero", "heads": ["L18H6"]}),
+            json!({"kind": "zero", "heads": []}),
             json!({"kind": "zero", "layers": [3], "mlp_out": [4], "positions": [0, 2]}),
             json!({"kind": "mean", "heads": ["L1H0"], "over": [{"text": "a"}, {"ids": [1, 2]}]}),
             json!({"kind": "scale", "heads": ["L0H1"], "alpha": -1.0}),
@@ -357,6 +365,7 @@ mod tests {
             json!({"kind": "scale", "heads": ["L18H6"]}),
             json!({"kind": "blur", "heads": ["L18H6"]}),
             json!({"heads": ["L18H6"]}),
+            json!({"kind": "zero"}),
             json!({"kind": "zero", "heads": ["18.6"]}),
         ] {
             assert!(read(wrong.clone()).is_err(), "{wrong} was accepted");
