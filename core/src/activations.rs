@@ -13,7 +13,7 @@ pub struct Activations {
     patterns: BTreeMap<HeadId, HostTensor>,
     target_mass: Vec<Vec<Vec<f32>>>,
     entropy_nats: Vec<Vec<f32>>,
-    argmax_keys: Vec<Vec<usize>>,
+    argmax_keys: Vec<Vec<Vec<usize>>>,
 }
 
 impl Activations {
@@ -38,15 +38,16 @@ impl Activations {
         &self.entropy_nats
     }
 
-    /// The key position that each head attends to most at the prompt's last position, the first among equals,
-    /// `[layer][head]`; empty unless the plan asks.
-    pub fn argmax_keys(&self) -> &[Vec<usize>] {
+    /// The key position that each head attends to most at the last positions that the plan asks for, the first among
+    /// equals, `[row][layer][head]`.
+    pub fn argmax_keys(&self) -> &[Vec<Vec<usize>>] {
         &self.argmax_keys
     }
 
     /// What does not depend on layers from `layer` on: patterns and their sums of the layers below.
     pub(crate) fn below(&self, layer: usize) -> Self {
         let lower = |table: &Vec<Vec<f32>>| table.iter().take(layer).cloned().collect();
+        let lower_keys = |table: &Vec<Vec<usize>>| table.iter().take(layer).cloned().collect();
         Self {
             by_point: BTreeMap::new(),
             patterns: self
@@ -57,7 +58,7 @@ impl Activations {
                 .collect(),
             target_mass: self.target_mass.iter().map(lower).collect(),
             entropy_nats: lower(&self.entropy_nats),
-            argmax_keys: self.argmax_keys.iter().take(layer).cloned().collect(),
+            argmax_keys: self.argmax_keys.iter().map(lower_keys).collect(),
         }
     }
 
@@ -88,9 +89,12 @@ impl Activations {
         self.patterns.insert(head, pattern);
     }
 
-    /// Adds one layer's keys, `[head]`; layers come in order.
-    pub(crate) fn push_argmax_keys(&mut self, layer: Vec<usize>) {
-        self.argmax_keys.push(layer);
+    /// Adds one layer's keys, `[row][head]`; layers come in order.
+    pub(crate) fn push_argmax_keys(&mut self, layer: Vec<Vec<usize>>) {
+        self.argmax_keys.resize_with(layer.len(), Vec::new);
+        for (row, heads) in self.argmax_keys.iter_mut().zip(layer) {
+            row.push(heads);
+        }
     }
 
     /// Adds one layer's entropies, `[head]`; layers come in order.

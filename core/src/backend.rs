@@ -133,8 +133,14 @@ pub trait Backend {
     /// For each head, the entropy of a block's pattern rows, summed, nats.
     fn entropy_sum(&self, pattern: &Self::Buffer, shape: AttnShape, queries: Range<usize>) -> Vec<f32>;
 
-    /// For each head, the key that the block's last query attends to most; the first among equals.
-    fn argmax_keys(&self, pattern: &Self::Buffer, shape: AttnShape, queries: Range<usize>) -> Vec<usize>;
+    /// For each head, the key that one query of a block attends to most; the first among equals.
+    fn argmax_keys(
+        &self,
+        pattern: &Self::Buffer,
+        shape: AttnShape,
+        queries: Range<usize>,
+        query: usize,
+    ) -> Vec<usize>;
 
     /// Edits one head's scores or pattern `[head, query, key_pos]` of a block of queries, at some query positions or all.
     fn edit_attention(

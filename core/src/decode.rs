@@ -1,15 +1,24 @@
 //! Decoding: the next token, again and again, on the forward pass with a cache; the most probable one, or one drawn from a
 //! seed. One layer a step, like the pass itself.
+//!
+//! A pass over one token reads every weight for it. Where the caller knows what is likely to come (a draft), a pass reads
+//! that too, and what turns out not to be the model's own choice is taken back (Leviathan et al. 2022, “Fast Inference from
+//! Transformers via Speculative Decoding”). Rows do not depend on later ones nor on how many there are, so that the result
+//! is, bit for bit, that of one token after another.
+
+mod draft;
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 
+use self::draft::continuation;
 use crate::activations::Activations;
 use crate::backend::Backend;
 use crate::forward::{Finished, KvCache, LoadedModel, Pass};
 use crate::hooks::{Edits, PlanError, RunPlan};
 use crate::ids::TokenId;
 use crate::metrics::top_indices;
+use crate::model::ModelConfig;
 
 /// When decoding ends.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -46,6 +55,11 @@ pub struct Decode<B: Backend> {
     /// Draws, where tokens are not simply the most probable ones.
     sampler: Option<(f32, ChaCha8Rng)>,
     generated: Vec<Generated>,
+    /// What is likely to be generated.
+    draft: Vec<TokenId>,
+    /// Tokens of the draft that the pass in progress reads behind those that are certain.
+    guess: Vec<TokenId>,
+    n_passes: usize,
     state: State<B>,
 }
 
@@ -68,6 +82,13 @@ impl<B: Backend> Decode<B> {
         Self::with_edits(cache, ids, rules, Edits::default(), None)
     }
 
+    /// As [`Self::new`], with tokens that are likely to be generated, any number of them. What is generated does not depend
+    /// on the draft; how fast does.
+    pub fn with_draft(cache: KvCache<B>, ids: Vec<TokenId>, rules: StopRules, draft: Vec<TokenId>) -> Self {
+        // A mean over the prompt would take the guessed rows in: a draft comes without edits.
+        Self { draft, ..Self::new(cache, ids, rules) }
+    }
+
     /// As [`Self::new`], with edits that have what they read of other runs. Those of every position go on after the prompt.
     pub fn with_edits(
         cache: KvCache<B>,
@@ -81,12 +102,18 @@ impl<B: Backend> Decode<B> {
             _ => State::Ready(cache, ids, edits),
         };
         let sampler = sampling.map(|s| (s.temperature, ChaCha8Rng::seed_from_u64(s.seed)));
-        Self { rules, sampler, generated: Vec::new(), state }
+        let (generated, draft, guess) = (Vec::new(), Vec::new(), Vec::new());
+        Self { rules, sampler, generated, draft, guess, n_passes: 0, state }
     }
 
     /// Tokens so far.
     pub fn generated(&self) -> &[Generated] {
         &self.generated
+    }
+
+    /// Passes begun: one a token without a draft, fewer with a good one.
+    pub fn n_passes(&self) -> usize {
+        self.n_passes
     }
 
     /// Layers done of the pass in progress.
@@ -106,12 +133,15 @@ impl<B: Backend> Decode<B> {
         (self.generated, cache)
     }
 
-    /// One layer, or the choice of one token; true when nothing is left.
+    /// One layer, or the choice of the tokens that a pass foretells; true when nothing is left.
     pub fn step(&mut self, backend: &B, model: &LoadedModel<B>) -> Result<bool, PlanError> {
         let state = std::mem::replace(&mut self.state, State::Done(KvCache::default()));
         self.state = match state {
             State::Ready(cache, ids, edits) => {
-                let plan = RunPlan { argmax_keys: true, edits, ..RunPlan::default() };
+                self.n_passes += 1;
+                self.guess = self.next_guess(cache.n_tokens() + ids.len(), &model.config);
+                let plan = RunPlan { n_argmax_rows: 1 + self.guess.len(), edits, ..RunPlan::default() };
+                let ids = [ids.as_slice(), &self.guess].concat();
                 State::Layers(Box::new(Pass::resume(backend, model, cache, &ids, plan)?))
             }
             State::Layers(mut pass) => match pass.step(backend, model) {
@@ -123,25 +153,56 @@ impl<B: Backend> Decode<B> {
                 }
             },
             State::Unembedding { normalized, activations, cache, edits } => {
-                let (id, logit) = self.choose(&last_logits(backend, model, &normalized));
-                let argmax_keys = activations.argmax_keys().to_vec();
-                self.generated.push(Generated { id, logit, argmax_keys });
-                self.after(id, cache, edits, model)
+                let logits = last_logits(backend, model, &normalized, 1 + self.guess.len());
+                let n_sure = cache.n_tokens() - self.guess.len();
+                let (n_right, next) = self.take(&logits, &activations, n_sure, &model.config);
+                let cache = cache.cut(backend, n_sure + n_right);
+                match next {
+                    Some(id) => State::Ready(cache, vec![id], edits),
+                    None => State::Done(cache),
+                }
             }
             State::Done(cache) => State::Done(cache),
         };
         Ok(matches!(self.state, State::Done(_)))
     }
 
-    /// What follows a token: itself as the next input, or the end.
-    fn after(&self, id: TokenId, cache: KvCache<B>, edits: Edits, model: &LoadedModel<B>) -> State<B> {
-        let is_full = cache.n_tokens() == model.config.n_ctx;
-        let is_last = self.generated.len() == self.rules.max_new_tokens || is_full;
-        if is_last || self.rules.stop_ids.contains(&id) {
-            State::Done(cache)
-        } else {
-            State::Ready(cache, vec![id], edits)
+    /// What the next pass reads behind the `n_read` positions that are certain: the draft's continuation, as far as it can
+    /// be generated and something can follow it.
+    fn next_guess(&self, n_read: usize, config: &ModelConfig) -> Vec<TokenId> {
+        let generated: Vec<TokenId> = self.generated.iter().map(|token| token.id).collect();
+        // A pass foretells one token more than it guesses.
+        let n_left = self.rules.max_new_tokens - generated.len() - 1;
+        let n_most = n_left.min(config.n_ctx.saturating_sub(n_read));
+        let goes_on = |id: &&TokenId| (**id as usize) < config.d_vocab && !self.rules.stop_ids.contains(*id);
+        let guess = continuation(&self.draft, &generated).iter().take_while(goes_on);
+        guess.take(n_most).copied().collect()
+    }
+
+    /// Takes the tokens that a pass foretells, row after row, up to the first that is not the one guessed or that ends it
+    /// all. Gives how many guesses were right, and the token to read next, if any.
+    fn take(
+        &mut self,
+        logits: &[f32],
+        activations: &Activations,
+        n_sure: usize,
+        config: &ModelConfig,
+    ) -> (usize, Option<TokenId>) {
+        let guess = std::mem::take(&mut self.guess);
+        let rows = logits.chunks_exact(config.d_vocab).zip(activations.argmax_keys());
+        for (n_right, (logits, argmax_keys)) in rows.enumerate() {
+            let (id, logit) = self.choose(logits);
+            self.generated.push(Generated { id, logit, argmax_keys: argmax_keys.clone() });
+            let is_full = n_sure + n_right == config.n_ctx;
+            let is_last = self.generated.len() == self.rules.max_new_tokens || is_full;
+            if is_last || self.rules.stop_ids.contains(&id) {
+                return (n_right, None);
+            }
+            if guess.get(n_right) != Some(&id) {
+                return (n_right, Some(id));
+            }
         }
+        unreachable!("nothing is guessed for the last row, so that no guess can be right there")
     }
 
     /// The next token and its logit; the lowest id among equals, unless it is drawn.
@@ -167,9 +228,14 @@ impl<B: Backend> Decode<B> {
     }
 }
 
-/// Logits after the last row of `[pos, d_model]`.
-fn last_logits<B: Backend>(backend: &B, model: &LoadedModel<B>, normalized: &B::Buffer) -> Vec<f32> {
+/// Logits of the last rows of `[pos, d_model]`, `[row, d_vocab]`.
+fn last_logits<B: Backend>(
+    backend: &B,
+    model: &LoadedModel<B>,
+    normalized: &B::Buffer,
+    n_rows: usize,
+) -> Vec<f32> {
     let n_values = backend.download(normalized).len();
-    let last = backend.slice(normalized, n_values - model.config.d_model..n_values);
+    let last = backend.slice(normalized, n_values - n_rows * model.config.d_model..n_values);
     backend.download(&backend.matmul(&last, model.unembed()))
 }

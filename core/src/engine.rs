@@ -233,7 +233,18 @@ impl Engine {
 
     /// The most probable continuation, with the key that each head attends to most at each token's choice.
     pub fn generate(&self, ids: &[TokenId], rules: &StopRules) -> Result<Vec<Generated>, Error> {
-        let mut decode = Decode::new(KvCache::default(), ids.to_vec(), rules.clone());
+        self.generate_drafted(ids, rules, &[])
+    }
+
+    /// As [`Self::generate`], sooner where the draft is right.
+    pub fn generate_drafted(
+        &self,
+        ids: &[TokenId],
+        rules: &StopRules,
+        draft: &[TokenId],
+    ) -> Result<Vec<Generated>, Error> {
+        let (ids, draft) = (ids.to_vec(), draft.to_vec());
+        let mut decode = Decode::with_draft(KvCache::default(), ids, rules.clone(), draft);
         while !decode.step(&self.backend, &self.model)? {}
         Ok(decode.finish().0)
     }

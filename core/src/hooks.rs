@@ -93,8 +93,8 @@ pub struct RunPlan {
     pub targets: Vec<TargetKeys>,
     /// Whether the entropy of every head's rows is summed.
     pub entropy: bool,
-    /// Whether the key that the last position attends to most is kept for every head.
-    pub argmax_keys: bool,
+    /// At how many of the last positions the key attended to most is kept for every head.
+    pub n_argmax_rows: usize,
     /// What is changed.
     pub edits: Edits,
     /// Where logits are wanted.

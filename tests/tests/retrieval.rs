@@ -21,7 +21,7 @@ fn random_ids(n: usize, seed: u64) -> Vec<TokenId> {
 }
 
 fn everywhere() -> RunPlan {
-    RunPlan { logits: LogitPositions::All, argmax_keys: true, ..RunPlan::default() }
+    RunPlan { logits: LogitPositions::All, n_argmax_rows: 1, ..RunPlan::default() }
 }
 
 /// Reads the parts one after another, each after the cache of those before; gives the logits of all, `[pos, d_vocab]`.
@@ -81,7 +81,7 @@ fn patterns_after_a_cache_have_the_keys_before_and_the_argmax_is_theirs() {
     let plan = RunPlan {
         capture: CaptureSet::of(points),
         pattern_heads: vec![head],
-        argmax_keys: true,
+        n_argmax_rows: 1,
         ..RunPlan::default()
     };
     let whole = engine.forward(&ids, &plan).expect("runs").activations;
@@ -95,7 +95,7 @@ fn patterns_after_a_cache_have_the_keys_before_and_the_argmax_is_theirs() {
     assert!(max_difference(&got.data, &wanted.data[13 * 20..]) < tolerance::CACHE);
     assert_eq!(part.argmax_keys(), whole.argmax_keys());
     let last = got.rows().last().expect("rows");
-    let key = part.argmax_keys()[1][2];
+    let key = part.argmax_keys()[0][1][2];
     assert!(last.iter().all(|&weight| weight <= last[key]));
 }
 
@@ -147,7 +147,7 @@ fn greedy_decoding_is_the_argmax_of_one_pass_after_another() {
     let mut ids = prompt.clone();
     for Generated { id, argmax_keys, .. } in &generated {
         let output = engine.forward(&ids, &everywhere()).expect("runs");
-        assert_eq!(argmax_keys, output.activations.argmax_keys());
+        assert_eq!([argmax_keys.clone()], output.activations.argmax_keys());
         let logits = output.logits.rows().last().expect("rows");
         assert!(logits.iter().all(|&logit| logit <= logits[*id as usize] + tolerance::CACHE));
         ids.push(*id);
@@ -272,6 +272,8 @@ fn its_own_needles_find_the_same_heads_and_share_what_was_read() {
     }
     let shared = evidence["n_tokens_shared"].as_u64().expect("a number");
     assert!(shared > 250, "{shared} tokens were shared");
+    // The answers were drafted right: all that was written after a prompt came of the pass that read it.
+    assert_eq!(evidence["n_passes"], json!(4));
     let counted = generated_report(json!({"n_needles": 2, "depths": [30, 80], "scoring": "count"}));
     assert_eq!(json!(counted.scores), evidence["count_scores"]);
     assert_eq!(counted.evidence["set_scores"], json!(report.scores));

@@ -85,8 +85,14 @@ impl Backend for Cpu {
         attention::entropy_sum(pattern, shape, queries)
     }
 
-    fn argmax_keys(&self, pattern: &Vec<f32>, shape: AttnShape, queries: Range<usize>) -> Vec<usize> {
-        attention::argmax_keys(pattern, shape, queries)
+    fn argmax_keys(
+        &self,
+        pattern: &Vec<f32>,
+        shape: AttnShape,
+        queries: Range<usize>,
+        query: usize,
+    ) -> Vec<usize> {
+        attention::argmax_keys(pattern, shape, queries, query)
     }
 
     fn edit_attention(

@@ -301,6 +301,8 @@ struct PromptResult {
     recall: f32,
     /// Tokens at the beginning whose keys and values were there from the prompt before.
     n_shared: usize,
+    /// Forward passes that it took.
+    n_passes: usize,
 }
 
 impl PromptResult {
@@ -334,7 +336,7 @@ impl ScoreDraws {
     }
 }
 
-/// The work under way: prompt by prompt, a layer or the choice of a token a step.
+/// The work under way: prompt by prompt, a layer or the choice of what a pass foretells a step.
 pub(super) struct RetrievalTask<B: Backend> {
     work: RetrievalWork,
     /// The prompt in progress, and how many of its tokens were read with the one before.
@@ -400,7 +402,7 @@ impl<B: Backend> RetrievalTask<B> {
         self.all.by(self.work.scoring).mean()
     }
 
-    /// One layer, or the choice of one token; true when nothing is left.
+    /// One layer, or the choice of the tokens that a pass foretells; true when nothing is left.
     pub(super) fn step(&mut self, ground: &Ground<'_, B>) -> Result<bool, DetectError> {
         let Some(prompt) = self.work.prompts.get(self.results.len()) else { return self.causal_step(ground) };
         let (mut decode, n_shared) = match self.decode.take() {
@@ -410,7 +412,7 @@ impl<B: Backend> RetrievalTask<B> {
                 let n_shared = n_same(&self.cached_ids, &prompt.ids).min(prompt.ids.len() - 1);
                 let cache = self.cache.prefix(ground.backend, n_shared);
                 let rest = prompt.ids[cache.n_tokens()..].to_vec();
-                (Decode::new(cache, rest, prompt.rules.clone()), n_shared)
+                (Decode::with_draft(cache, rest, prompt.rules.clone(), self.draft(prompt)), n_shared)
             }
         };
         if decode.step(ground.backend, ground.model)? {
@@ -419,6 +421,19 @@ impl<B: Backend> RetrievalTask<B> {
             self.decode = Some((decode, n_shared));
         }
         Ok(self.results.len() == self.work.prompts.len() && self.work.causal.is_none())
+    }
+
+    /// What the model is likely to write: what it wrote where it found the same answer before; at first the answer with the
+    /// token behind it, mostly a full stop.
+    fn draft(&self, prompt: &RetrievalPrompt) -> Vec<TokenId> {
+        let mut done = self.work.prompts.iter().zip(&self.results).rev();
+        let is_same = |(other, result): &(&RetrievalPrompt, &PromptResult)| {
+            result.succeeded() && other.answer() == prompt.answer()
+        };
+        match done.find(is_same) {
+            Some((_, result)) => result.ids(),
+            None => prompt.ids[prompt.span.start..(prompt.span.end + 1).min(prompt.ids.len())].to_vec(),
+        }
     }
 
     fn causal_step(&mut self, ground: &Ground<'_, B>) -> Result<bool, DetectError> {
@@ -454,6 +469,7 @@ impl<B: Backend> RetrievalTask<B> {
     /// Scores a prompt that is done, and keeps what was read for the next.
     fn take(&mut self, decode: Decode<B>, n_shared: usize) {
         let prompt = &self.work.prompts[self.results.len()];
+        let n_passes = decode.n_passes();
         let (generated, cache) = decode.finish();
         let scores = CopyScores::of(&prompt.ids, prompt.span.clone(), &generated);
         let ids: Vec<TokenId> = generated.iter().map(|token| token.id).collect();
@@ -461,7 +477,7 @@ impl<B: Backend> RetrievalTask<B> {
         self.cached_ids.extend(&ids);
         self.cached_ids.truncate(cache.n_tokens());
         self.cache = cache;
-        let result = PromptResult { recall: recall(prompt.answer(), &ids), generated, n_shared };
+        let result = PromptResult { recall: recall(prompt.answer(), &ids), generated, n_shared, n_passes };
         self.all.push(&scores);
         if result.succeeded() {
             self.succeeded.push(&scores);
@@ -499,6 +515,7 @@ impl<B: Backend> RetrievalTask<B> {
             },
             "n_tokens": self.work.prompts.iter().map(|prompt| prompt.ids.len()).sum::<usize>(),
             "n_tokens_shared": self.results.iter().map(|result| result.n_shared).sum::<usize>(),
+            "n_passes": self.results.iter().map(|result| result.n_passes).sum::<usize>(),
             "copying_heads": copying,
             "prompts": prompts,
             "causal": match &self.causal {

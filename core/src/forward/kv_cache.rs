@@ -57,6 +57,11 @@ impl<B: Backend> KvCache<B> {
         self.n_tokens
     }
 
+    /// The first `n_tokens` positions; the rest is given up.
+    pub fn cut(self, backend: &B, n_tokens: usize) -> Self {
+        if n_tokens < self.n_tokens { self.prefix(backend, n_tokens) } else { self }
+    }
+
     /// A copy of the first `n_tokens` positions, or of all where there are fewer.
     pub fn prefix(&self, backend: &B, n_tokens: usize) -> Self {
         let n_tokens = n_tokens.min(self.n_tokens);

@@ -171,6 +171,8 @@ impl<B: Backend> LayerStep<'_, B> {
         let mut kept = self.kept_weights(pass);
         let mut mass = vec![vec![0.0; shape.n_heads]; pass.plan.targets.len()];
         let mut entropy = vec![0.0; shape.n_heads];
+        let mut argmax_keys = Vec::new();
+        let first_argmax = shape.n_tokens.saturating_sub(pass.plan.n_argmax_rows);
         let mut z_blocks = Vec::new();
         let edits = self.attention_edits(&pass.lanes[lane]);
         for first in (shape.n_past..shape.n_tokens).step_by(block_len) {
@@ -199,9 +201,8 @@ impl<B: Backend> LayerStep<'_, B> {
                 let block = self.backend.entropy_sum(&pattern, shape, queries.clone());
                 entropy.iter_mut().zip(block).for_each(|(sum, more)| *sum += more);
             }
-            if pass.plan.argmax_keys && queries.end == shape.n_tokens {
-                let keys = self.backend.argmax_keys(&pattern, shape, queries.clone());
-                pass.activations.push_argmax_keys(keys);
+            for query in queries.clone().filter(|&query| query >= first_argmax) {
+                argmax_keys.push(self.backend.argmax_keys(&pattern, shape, queries.clone(), query));
             }
             z_blocks.push(self.backend.mix_values(&pattern, &kv.v, shape, queries));
         }
@@ -213,6 +214,9 @@ impl<B: Backend> LayerStep<'_, B> {
         }
         if pass.plan.entropy {
             pass.activations.push_entropy(entropy);
+        }
+        if !argmax_keys.is_empty() {
+            pass.activations.push_argmax_keys(argmax_keys);
         }
         self.backend.concat(z_blocks)
     }

@@ -97,14 +97,15 @@ pub fn entropy_sum(pattern: &[f32], shape: AttnShape, queries: Range<usize>) -> 
     heads.map(|rows| rows.iter().map(entropy).sum::<f64>() as f32).collect()
 }
 
-/// For each head, the key with the largest weight in the last row of a block of queries; the first among equals.
-pub fn argmax_keys(pattern: &[f32], shape: AttnShape, queries: Range<usize>) -> Vec<usize> {
+/// For each head, the key with the largest weight in the row of one query of a block; the first among equals.
+pub fn argmax_keys(pattern: &[f32], shape: AttnShape, queries: Range<usize>, query: usize) -> Vec<usize> {
     let largest = |(best, most): (usize, f32), (key, &weight): (usize, &f32)| {
         if weight > most { (key, weight) } else { (best, most) }
     };
     let argmax = |row: &[f32]| row.iter().enumerate().fold((0, f32::NEG_INFINITY), largest).0;
     let heads = pattern.chunks_exact(queries.len() * shape.n_tokens);
-    heads.map(|rows| argmax(&rows[rows.len() - shape.n_tokens..])).collect()
+    let start = (query - queries.start) * shape.n_tokens;
+    heads.map(|rows| argmax(&rows[start..start + shape.n_tokens])).collect()
 }
 
 #[cfg(test)]
@@ -167,10 +168,11 @@ mod tests {
     }
 
     #[test]
-    fn the_argmax_is_of_the_last_row_and_the_first_among_equals() {
+    fn the_argmax_is_of_the_row_asked_for_and_the_first_among_equals() {
         let shape = AttnShape { n_heads: 2, n_kv_heads: 1, d_head: 2, n_past: 0, n_tokens: 3 };
         let pattern = [1.0, 0.0, 0.0, 0.2, 0.4, 0.4, 0.0, 1.0, 0.0, 0.1, 0.3, 0.6];
-        assert_eq!(argmax_keys(&pattern, shape, 1..3), [1, 2]);
+        assert_eq!(argmax_keys(&pattern, shape, 1..3, 1), [0, 1]);
+        assert_eq!(argmax_keys(&pattern, shape, 1..3, 2), [1, 2]);
     }
 
     #[test]
