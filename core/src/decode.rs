@@ -8,10 +8,10 @@
 
 mod draft;
 
+pub use draft::Draft;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 
-use self::draft::continuation;
 use crate::activations::Activations;
 use crate::backend::Backend;
 use crate::forward::{Finished, KvCache, LoadedModel, Pass};
@@ -55,8 +55,7 @@ pub struct Decode<B: Backend> {
     /// Draws, where tokens are not simply the most probable ones.
     sampler: Option<(f32, ChaCha8Rng)>,
     generated: Vec<Generated>,
-    /// What is likely to be generated.
-    draft: Vec<TokenId>,
+    draft: Draft,
     /// Tokens of the draft that the pass in progress reads behind those that are certain.
     guess: Vec<TokenId>,
     n_passes: usize,
@@ -82,9 +81,9 @@ impl<B: Backend> Decode<B> {
         Self::with_edits(cache, ids, rules, Edits::default(), None)
     }
 
-    /// As [`Self::new`], with tokens that are likely to be generated, any number of them. What is generated does not depend
-    /// on the draft; how fast does.
-    pub fn with_draft(cache: KvCache<B>, ids: Vec<TokenId>, rules: StopRules, draft: Vec<TokenId>) -> Self {
+    /// As [`Self::new`], with a text that is likely to be copied from. What is generated does not depend on the draft; how
+    /// fast does.
+    pub fn with_draft(cache: KvCache<B>, ids: Vec<TokenId>, rules: StopRules, draft: Draft) -> Self {
         // A mean over the prompt would take the guessed rows in: a draft comes without edits.
         Self { draft, ..Self::new(cache, ids, rules) }
     }
@@ -102,7 +101,7 @@ impl<B: Backend> Decode<B> {
             _ => State::Ready(cache, ids, edits),
         };
         let sampler = sampling.map(|s| (s.temperature, ChaCha8Rng::seed_from_u64(s.seed)));
-        let (generated, draft, guess) = (Vec::new(), Vec::new(), Vec::new());
+        let (generated, draft, guess) = (Vec::new(), Draft::default(), Vec::new());
         Self { rules, sampler, generated, draft, guess, n_passes: 0, state }
     }
 
@@ -175,7 +174,7 @@ impl<B: Backend> Decode<B> {
         let n_left = self.rules.max_new_tokens - generated.len() - 1;
         let n_most = n_left.min(config.n_ctx.saturating_sub(n_read));
         let goes_on = |id: &&TokenId| (**id as usize) < config.d_vocab && !self.rules.stop_ids.contains(*id);
-        let guess = continuation(&self.draft, &generated).iter().take_while(goes_on);
+        let guess = self.draft.continuation(&generated).iter().take_while(goes_on);
         guess.take(n_most).copied().collect()
     }
 

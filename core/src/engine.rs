@@ -20,7 +20,7 @@ pub use run::{PatternsWanted, RunOutcome, RunTask, Want};
 use crate::activations::Activations;
 use crate::backend::Backend;
 use crate::backend::cpu::Cpu;
-use crate::decode::{Decode, Generated, StopRules};
+use crate::decode::{Decode, Draft, Generated, StopRules};
 use crate::detect::{Ground, HeadTable};
 use crate::error::Error;
 use crate::forward::{BaseRun, Donors, Finished, KvCache, LoadedModel, Pass};
@@ -233,7 +233,7 @@ impl Engine {
 
     /// The most probable continuation, with the key that each head attends to most at each token's choice.
     pub fn generate(&self, ids: &[TokenId], rules: &StopRules) -> Result<Vec<Generated>, Error> {
-        self.generate_drafted(ids, rules, &[])
+        self.generate_drafted(ids, rules, &Draft::default())
     }
 
     /// As [`Self::generate`], sooner where the draft is right.
@@ -241,9 +241,9 @@ impl Engine {
         &self,
         ids: &[TokenId],
         rules: &StopRules,
-        draft: &[TokenId],
+        draft: &Draft,
     ) -> Result<Vec<Generated>, Error> {
-        let (ids, draft) = (ids.to_vec(), draft.to_vec());
+        let (ids, draft) = (ids.to_vec(), draft.clone());
         let mut decode = Decode::with_draft(KvCache::default(), ids, rules.clone(), draft);
         while !decode.step(&self.backend, &self.model)? {}
         Ok(decode.finish().0)

@@ -1,7 +1,7 @@
 //! Decoding with a draft against one token after another, on random models: the same tokens, logits and keys to the last bit,
 //! whatever the draft says.
 
-use headlight_core::decode::{Generated, StopRules};
+use headlight_core::decode::{Draft, Generated, StopRules};
 use headlight_core::engine::Engine;
 use headlight_core::ids::TokenId;
 use headlight_core::report::{DetectReport, DetectRequest};
@@ -24,7 +24,7 @@ fn ids_of(generated: &[Generated]) -> Vec<TokenId> {
     generated.iter().map(|token| token.id).collect()
 }
 
-/// Drafts for a model that will generate `ids`, each with a name.
+/// Texts to copy from for a model that will generate `ids`, each with a name.
 fn drafts(ids: &[TokenId], noise: &mut Noise) -> Vec<(&'static str, Vec<TokenId>)> {
     let half = &ids[..ids.len() / 2];
     let other: Vec<TokenId> = ids.iter().map(|id| (id + 1) % CONFIG.d_vocab as TokenId).collect();
@@ -54,7 +54,8 @@ fn check(seed: u64, n_tokens: usize, max_new_tokens: usize) {
         let rules = StopRules { stop_ids, ..free.clone() };
         let wanted = engine.generate(&prompt, &rules).expect("runs");
         // What would follow a stop is in the draft too.
-        for (name, draft) in drafts(&ids_of(&plain), &mut noise) {
+        for (name, text) in drafts(&ids_of(&plain), &mut noise) {
+            let draft = Draft { first: noise.id(2) as usize..text.len(), text };
             let got = engine.generate_drafted(&prompt, &rules, &draft).expect("runs");
             assert_eq!(got, wanted, "{name}, model {seed}, {n_tokens} tokens, {rules:?}");
         }
@@ -78,7 +79,9 @@ fn a_draft_ends_where_the_context_does() {
     let engine = CONFIG.engine(3);
     let prompt = random_ids(N_CTX + 1, &mut Noise(1));
     let rules = StopRules { max_new_tokens: 2, stop_ids: Vec::new() };
-    let error = engine.generate_drafted(&prompt, &rules, &[1]).expect_err("too long");
+    let error = engine
+        .generate_drafted(&prompt, &rules, &Draft { text: vec![1], first: 0..1 })
+        .expect_err("too long");
     assert!(error.to_string().contains("257 tokens long"), "{error}");
 }
 

@@ -18,7 +18,7 @@ use self::texts::GivenText;
 use super::doc::{Doc, Threshold};
 use super::{Ask, DetectError, Detector, Draws, Findings, Ground, HeadTable, MAX_PARAM, Work};
 use crate::backend::Backend;
-use crate::decode::{Decode, Generated, StopRules};
+use crate::decode::{Decode, Draft, Generated, StopRules};
 use crate::forward::KvCache;
 use crate::hooks::{PlanError, check_ids};
 use crate::ids::TokenId;
@@ -115,6 +115,13 @@ struct RetrievalPrompt {
 impl RetrievalPrompt {
     fn answer(&self) -> &[TokenId] {
         &self.ids[self.span.clone()]
+    }
+
+    /// The model is likely to write the answer with the token behind it, mostly a full stop; a model that answers wrongly
+    /// often copies too.
+    fn draft(&self) -> Draft {
+        let end = (self.span.end + 1).min(self.ids.len());
+        Draft { text: self.ids.clone(), first: self.span.start..end }
     }
 }
 
@@ -412,7 +419,7 @@ impl<B: Backend> RetrievalTask<B> {
                 let n_shared = n_same(&self.cached_ids, &prompt.ids).min(prompt.ids.len() - 1);
                 let cache = self.cache.prefix(ground.backend, n_shared);
                 let rest = prompt.ids[cache.n_tokens()..].to_vec();
-                (Decode::with_draft(cache, rest, prompt.rules.clone(), self.draft(prompt)), n_shared)
+                (Decode::with_draft(cache, rest, prompt.rules.clone(), prompt.draft()), n_shared)
             }
         };
         if decode.step(ground.backend, ground.model)? {
@@ -421,19 +428,6 @@ impl<B: Backend> RetrievalTask<B> {
             self.decode = Some((decode, n_shared));
         }
         Ok(self.results.len() == self.work.prompts.len() && self.work.causal.is_none())
-    }
-
-    /// What the model is likely to write: what it wrote where it found the same answer before; at first the answer with the
-    /// token behind it, mostly a full stop.
-    fn draft(&self, prompt: &RetrievalPrompt) -> Vec<TokenId> {
-        let mut done = self.work.prompts.iter().zip(&self.results).rev();
-        let is_same = |(other, result): &(&RetrievalPrompt, &PromptResult)| {
-            result.succeeded() && other.answer() == prompt.answer()
-        };
-        match done.find(is_same) {
-            Some((_, result)) => result.ids(),
-            None => prompt.ids[prompt.span.start..(prompt.span.end + 1).min(prompt.ids.len())].to_vec(),
-        }
     }
 
     fn causal_step(&mut self, ground: &Ground<'_, B>) -> Result<bool, DetectError> {
