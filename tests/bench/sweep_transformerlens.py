@@ -25,7 +25,7 @@ def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True, help="SmolLM2 as GGUF")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--library", choices=["transformer_lens", "transformers"], default="transformer_lens")
+    parser.add_argument("--package", choices=["transformer_lens", "transformers"], default="transformer_lens")
     parser.add_argument("--attention", choices=["eager", "sdpa"], default="eager")
     parser.add_argument("--sweep", help="what `headlight sweep` printed; its prompt is used and its effects are compared")
     parser.add_argument("--sweep-seconds", type=float, help="how long `headlight sweep` took, without loading")
@@ -50,7 +50,7 @@ def main():
     ids = sweep["ids"] if sweep else list(range(1000, 9632, 137))
     tokens = torch.tensor([ids])
 
-    if args.library == "transformer_lens":
+    if args.package == "transformer_lens":
         clean, ablated = of_transformer_lens(model, folder, file, tokens)
     else:
         clean, ablated = of_transformers(model, tokens, d_head)
@@ -67,7 +67,7 @@ def main():
     ]
     sweep_s, sweep_cpu_s = time.perf_counter() - start, time.process_time() - start_cpu
     report = {
-        "library": args.library,
+        "package": args.package,
         "attention": args.attention,
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
