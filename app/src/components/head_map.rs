@@ -61,13 +61,13 @@ pub fn MapCard() -> impl IntoView {
             <p class="caption" data-testid="map-caption">
                 {move || match (lens.get(), is_empty.get()) {
                     (Lens::Detector(doc), _) => doc.looks_for.to_owned(),
-                    (Lens::Sweep, _) => "What becomes of the model when each head is edited in turn.".to_owned(),
+                    (Lens::Sweep, _) => "What becomes of the unedited model when each head is edited in turn.".to_owned(),
                     (Lens::Attribution, _) => {
-                        "What each head adds to the token's logit by its own path, the final norm's scale held fixed."
+                        "What each head adds to the token's logit by its own path, the final norm's scale held fixed, your edits in force."
                             .to_owned()
                     }
                     (Lens::Patching, _) => {
-                        "How much of the clean run each head carries over into the corrupted one.".to_owned()
+                        "How much of the clean run each head carries over into the corrupted one, without your edits.".to_owned()
                     }
                     (Lens::Prompt(_), true) => "The prompt is empty, so no head has anything to look at.".to_owned(),
                     (Lens::Prompt(measure), false) => scores.with(|scores| caption(measure, scores.as_ref())),

@@ -44,7 +44,7 @@ fn LogitLens() -> impl IntoView {
             <h2 id="layers-title">"Logit lens"</h2>
         </div>
         <p class="caption">
-            "What the model would say if it stopped after each layer: the residual stream through the final norm and the unembedding. Shade: the probability of the token that does come next."
+            "What the model would say if it stopped after each layer: the residual stream through the final norm and the unembedding, your edits in force. Shade: the probability of the token that does come next."
         </p>
         <RunLine experiment=Experiment::LogitLens />
         {move || report.get().map(|(report, texts)| lens_table(&report, texts, theme.get()))}

@@ -62,8 +62,6 @@ pub enum EditMsg {
     SetNext(Edit),
     /// Names the edited heads.
     SaveSet(String),
-    /// Names these heads.
-    AddSet(HeadSet),
     /// Forgets a set.
     DropSet(usize),
 }
@@ -164,7 +162,6 @@ pub(super) fn update(state: &mut AppState, msg: EditMsg) -> Vec<Task> {
             let heads = state.edits.heads();
             add_set(state, HeadSet { name, heads });
         }
-        EditMsg::AddSet(set) => add_set(state, set),
         EditMsg::DropSet(index) => {
             if index < state.edits.sets.len() {
                 state.edits.sets.remove(index);

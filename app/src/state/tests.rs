@@ -7,7 +7,7 @@ use headlight_core::report::{
 };
 
 use super::detection::{Outdated, Setting};
-use super::edits::{HeadSet, LayerPart, layer_off};
+use super::edits::{LayerPart, layer_off};
 use super::lab::{Experiment, LabSettings, repeated_positions};
 use super::settings::StimulusChoice;
 use super::*;
@@ -500,7 +500,7 @@ fn heads_with_the_same_edit_stand_together_and_a_head_has_one() {
         [("mine", 2)]
     );
     edit(&mut state, EditMsg::Clear);
-    edit(&mut state, EditMsg::AddSet(HeadSet { name: "none".to_owned(), heads: BTreeSet::new() }));
+    edit(&mut state, EditMsg::SaveSet("none".to_owned()));
     assert_eq!(state.edits.sets.len(), 1, "an empty set is no set");
     edit(&mut state, EditMsg::Toggle(HeadId::new(1, 2)));
     edit(&mut state, EditMsg::Toggle(HeadId::new(1, 2)));

@@ -279,9 +279,4 @@ impl RunOutcome {
             provenance: engine.provenance(),
         })
     }
-
-    /// Whether runs with edits can start from it.
-    pub fn has_base(&self) -> bool {
-        self.base.is_some()
-    }
 }

@@ -2,7 +2,7 @@
 //! before the first position that it touches.
 
 use super::kv_cache::LayerKv;
-use super::{Keeping, KvCache, LoadedModel, Pass};
+use super::{Keeping, LoadedModel, Pass};
 use crate::activations::Activations;
 use crate::backend::{AttnShape, Backend};
 use crate::hooks::{Edits, Entry, PlanError, RunPlan, Stage};
@@ -154,14 +154,5 @@ impl<B: Backend> BaseRun<B> {
             past: past.into_iter(),
             keeping: Keeping::Nothing,
         }
-    }
-
-    /// The run's first `n_tokens` positions as a cache to continue after.
-    pub fn cache(&self, backend: &B, n_tokens: usize) -> KvCache<B> {
-        let d_row = self.shape.n_kv_heads * self.shape.d_head;
-        let n_tokens = n_tokens.min(self.ids.len());
-        let layers = self.layers.iter().map(|layer| layer.kv.prefix(backend, n_tokens * d_row)).collect();
-        let shape = AttnShape { n_past: 0, n_tokens, ..self.shape };
-        if n_tokens == 0 { KvCache::default() } else { KvCache::of_layers(layers, shape) }
     }
 }

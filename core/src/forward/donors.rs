@@ -22,7 +22,6 @@ struct Donor {
 pub struct Donors<B: Backend> {
     edits: Edits,
     todo: std::vec::IntoIter<Donor>,
-    n_todo: usize,
     pass: Option<(usize, Pass<B>)>,
     /// Sums over positions of the runs made so far for the mean in progress, with the number of positions.
     sum: Option<(usize, Activations, usize)>,
@@ -41,17 +40,7 @@ impl<B: Backend> Donors<B> {
                 todo.push(Donor { index, ids: donor });
             }
         }
-        Ok(Self { edits, n_todo: todo.len(), todo: todo.into_iter(), pass: None, sum: None })
-    }
-
-    /// Runs in all.
-    pub fn n_total(&self) -> usize {
-        self.n_todo
-    }
-
-    /// Runs made.
-    pub fn n_done(&self) -> usize {
-        self.n_todo - self.todo.len() - usize::from(self.pass.is_some())
+        Ok(Self { edits, todo: todo.into_iter(), pass: None, sum: None })
     }
 
     /// One layer of one run; true when none is left.
