@@ -146,6 +146,10 @@ impl EditWhere {
     /// Every choice.
     pub const ALL: [Self; 3] = [Self::Everywhere, Self::NotFirst, Self::Last];
 
+    fn is_everywhere(&self) -> bool {
+        *self == Self::Everywhere
+    }
+
     /// The positions in a prompt of `n_tokens`; `None` for all.
     pub fn positions(self, n_tokens: usize) -> Option<Vec<usize>> {
         match self {
@@ -158,10 +162,12 @@ impl EditWhere {
 
 /// An edit with its place in the prompt.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct PlacedEdit {
     /// The edit; its own positions give way to `at`, unless that is everywhere.
     pub edit: Intervention,
     /// Where.
+    #[serde(default, skip_serializing_if = "EditWhere::is_everywhere")]
     pub at: EditWhere,
 }
 

@@ -6,6 +6,7 @@ pub mod edits;
 pub mod job;
 pub mod lab;
 pub mod settings;
+pub mod share;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -20,7 +21,9 @@ use self::edits::{EditMsg, Edits};
 use self::job::JobEvent;
 use self::lab::{Lab, LabMsg};
 use self::settings::Settings;
+use self::share::Shared;
 
+use crate::link::{BackendChoice, Link, Part};
 use crate::models::{FIRST_MODEL, ManifestModel, manifest};
 use crate::protocol::{Call, ErrorReport, ModelSource, Progress, View, ViewRequest};
 use crate::view_model::colour::Theme;
@@ -100,6 +103,8 @@ pub enum Remedy {
     BosOff,
     /// Try the load again.
     LoadAgain(ModelSource),
+    /// Load what a link names by its address.
+    LoadLinked(ModelSource),
 }
 
 /// The user's choice of palette.
@@ -165,6 +170,14 @@ pub struct AppState {
     pub compare: [String; 2],
     /// The token held by a click in the inspector.
     pub held_token: Option<usize>,
+    /// Parts of the page that are not shown.
+    pub hide: BTreeSet<Part>,
+    /// Which engine is wished for.
+    pub backend: BackendChoice,
+    /// The link that the page was opened on last.
+    pub shared: Option<Shared>,
+    /// A link that waits for its model.
+    pub opening: Option<Box<Link>>,
     /// What is wrong, if anything.
     pub problem: Option<Problem>,
     /// The user's choice of palette.
@@ -201,6 +214,10 @@ impl Default for AppState {
             lab: Lab::default(),
             compare: [String::new(), String::new()],
             held_token: None,
+            hide: BTreeSet::new(),
+            backend: BackendChoice::default(),
+            shared: None,
+            opening: None,
             problem: None,
             theme_choice: ThemeChoice::System,
             system_theme: Theme::Light,
@@ -380,6 +397,10 @@ pub enum Msg {
         /// How many to keep.
         n_tokens: usize,
     },
+    /// A link was opened, or the browser went back or forward to one.
+    Open(Box<Link>),
+    /// The note about the opened link is closed.
+    DismissShared,
     /// Something else failed.
     Failed(ErrorReport),
     /// The banner is closed.
@@ -456,7 +477,13 @@ pub fn update(state: &mut AppState, msg: Msg) -> Vec<Task> {
             state.cached = ids.into_iter().collect();
             Vec::new()
         }
-        Msg::ChooseModel(source) => load(state, source),
+        Msg::ChooseModel(source) => {
+            // A file of the user's may be the one that a link waits for; a model of the list says that it is not.
+            state.opening.take_if(|link| {
+                link.model.id != source.id && state.models.iter().any(|known| known.source == source)
+            });
+            load(state, source)
+        }
         Msg::LoadProgress { load_id, progress } => {
             if let Some(loading) = state.loading.as_mut().filter(|loading| loading.load_id == load_id) {
                 loading.progress = Some(progress);
@@ -513,6 +540,11 @@ pub fn update(state: &mut AppState, msg: Msg) -> Vec<Task> {
         }
         Msg::Remedy(remedy) => take_remedy(state, remedy),
         Msg::TokensForCut { report, n_tokens } => set_prompt(state, cut_text(&report, n_tokens), 0),
+        Msg::Open(link) => share::open(state, *link),
+        Msg::DismissShared => {
+            state.shared = None;
+            Vec::new()
+        }
         Msg::Failed(error) => fail(state, error),
         Msg::Dismiss => {
             state.problem = None;
@@ -533,16 +565,24 @@ fn worker_ready(state: &mut AppState, build: String) -> Vec<Task> {
     state.worker = WorkerState::Ready { build };
     let sources = state.models.iter().map(|model| model.source.clone()).collect();
     let mut tasks = vec![Task::LookIntoCache(sources)];
-    // After a crash the model that was there comes back; at the start, the bundled one opens.
+    // After a crash the model that was there comes back; at the start, the link's or the bundled one opens.
     let again = state.model.as_ref().map(|model| model.source.clone());
-    let first =
-        state.models.iter().find(|model| model.source.id == FIRST_MODEL).map(|model| model.source.clone());
-    if let Some(source) = again.or(first) {
-        let problem = state.problem.take();
-        tasks.extend(load(state, source));
-        state.problem = problem;
+    let wanted = state.opening.as_ref().map(|link| link.model.clone());
+    let problem = state.problem.take();
+    match (again, wanted) {
+        (Some(source), _) => tasks.extend(load(state, source)),
+        (None, Some(wanted)) => tasks.extend(share::load_linked(state, &wanted)),
+        (None, None) => tasks.extend(load_first(state)),
     }
+    state.problem = problem.or(state.problem.take());
     tasks
+}
+
+/// Loads the model on which the page opens.
+fn load_first(state: &mut AppState) -> Vec<Task> {
+    let first = state.models.iter().find(|model| model.source.id == FIRST_MODEL);
+    let source = first.map(|model| model.source.clone());
+    source.map_or_else(Vec::new, |source| load(state, source))
 }
 
 fn worker_crashed(state: &mut AppState, error: ErrorReport) -> Vec<Task> {
@@ -599,6 +639,7 @@ fn loaded(
         // Ids of another vocabulary.
         state.settings.custom.cells.clear();
     }
+    share::model_came(state);
     if state.bos == BosPolicy::On && state.model.as_ref().is_some_and(|model| model.info.bos_id.is_none()) {
         state.bos = BosPolicy::Auto;
     }
@@ -756,7 +797,7 @@ fn take_remedy(state: &mut AppState, remedy: Remedy) -> Vec<Task> {
             vec![Task::TokensForCut { text: state.prompt.clone(), bos: state.bos, n_tokens }]
         }
         Remedy::BosOff => update(state, Msg::SetBos(BosPolicy::Off)),
-        Remedy::LoadAgain(source) => load(state, source),
+        Remedy::LoadAgain(source) | Remedy::LoadLinked(source) => load(state, source),
     }
 }
 

@@ -76,6 +76,9 @@ pub struct ModelInfo {
     pub family: String,
     /// sha256 of the weights file (of the concatenated shards when there are several), hex.
     pub sha256: String,
+    /// sha256 of the tokenizer's vocabulary, hex: every token's spelling in the order of ids, each after its length. The same
+    /// vocabulary gives the same hash, whatever file it came in.
+    pub tokenizer_sha256: String,
     /// Layers.
     pub n_layers: usize,
     /// Query heads a layer.

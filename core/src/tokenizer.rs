@@ -122,14 +122,24 @@ impl Tokenizer {
 
     /// A model may have unused rows beyond its tokenizer, never fewer rows than the tokenizer has ids.
     fn fitting(mut self, d_vocab: usize) -> Result<Self, TokenizerError> {
-        let highest = self.inner.get_vocab(true).into_values().max();
-        let n_tokens = highest.map_or(0, |id| id as usize + 1);
+        let n_tokens = self.n_ids();
         if n_tokens == 0 || n_tokens > d_vocab {
             return Err(TokenizerError::Mismatch { n_tokens, d_vocab });
         }
         self.bos_id = self.bos_id.filter(|&id| (id as usize) < d_vocab);
         self.adds_bos &= self.bos_id.is_some();
         Ok(self)
+    }
+
+    /// One more than the highest id.
+    fn n_ids(&self) -> usize {
+        let highest = self.inner.get_vocab(true).into_values().max();
+        highest.map_or(0, |id| id as usize + 1)
+    }
+
+    /// Every id's own spelling, in order; an unused id has an empty one.
+    pub fn vocabulary(&self) -> impl Iterator<Item = String> + '_ {
+        (0..self.n_ids()).map(|id| self.inner.id_to_token(id as TokenId).unwrap_or_default())
     }
 
     /// The beginning-of-sequence token, if the model names one.

@@ -75,6 +75,7 @@ fn remedy_label(remedy: &Remedy) -> String {
         Remedy::CutPrompt { n_tokens } => format!("Cut to {n_tokens} tokens"),
         Remedy::BosOff => "Switch BOS off".to_owned(),
         Remedy::LoadAgain(_) => "Try again".to_owned(),
+        Remedy::LoadLinked(_) => "Load it".to_owned(),
     }
 }
 

@@ -4,12 +4,14 @@ use std::collections::BTreeSet;
 
 use headlight_core::hooks::{Edit, Intervention, PatternTarget, Sites};
 use headlight_core::ids::HeadId;
+use serde::{Deserialize, Serialize};
 
 use super::{AppState, Task, run};
 use crate::protocol::{EditWhere, PlacedEdit};
 
 /// Heads under a name.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct HeadSet {
     /// The name.
     pub name: String,

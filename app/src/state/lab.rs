@@ -13,6 +13,7 @@ use headlight_core::ids::TokenId;
 use headlight_core::report::{
     ControlsRequest, DlaRequest, GenerateRequest, LensRequest, OvRequest, PatchRequest, Prompt, SweepRequest,
 };
+use serde::{Deserialize, Serialize};
 
 use super::job::{JobEvent, JobStage};
 use super::{AppState, Task, preview_strongest, run_for_pattern};
@@ -63,7 +64,8 @@ pub struct Job {
 }
 
 /// What the user asks of experiments.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct LabSettings {
     /// What a sweep does to each head.
     pub sweep_edit: Edit,

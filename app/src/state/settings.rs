@@ -5,10 +5,12 @@ use std::collections::BTreeSet;
 
 use headlight_core::detect::AttentionTarget;
 use headlight_core::ids::TokenId;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 /// What detectors that read attention are run on.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum StimulusChoice {
     /// The detector's own sequences.
     #[default]
@@ -18,7 +20,8 @@ pub enum StimulusChoice {
 }
 
 /// Every setting of detectors.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Settings {
     /// What attention is read on.
     pub stimulus: StimulusChoice,
@@ -46,7 +49,8 @@ impl Settings {
 }
 
 /// A target pattern of the user's.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct CustomPattern {
     /// Offsets as typed, such as `-1, -2`.
     pub offsets_text: String,
@@ -57,6 +61,7 @@ pub struct CustomPattern {
     /// The prompt on which they were painted.
     pub painted_ids: Vec<TokenId>,
     /// Whether clicks on the inspector's pattern paint.
+    #[serde(skip)]
     pub is_painting: bool,
 }
 
@@ -129,7 +134,8 @@ impl CustomPattern {
 }
 
 /// What the retrieval detector hides and asks.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct RetrievalSettings {
     /// Whether the text below takes the place of the generated ones.
     pub is_own: bool,

@@ -24,6 +24,7 @@ fn info() -> ModelInfo {
         name: "m".to_owned(),
         family: "llama".to_owned(),
         sha256: "aa".to_owned(),
+        tokenizer_sha256: "tt".to_owned(),
         n_layers: 2,
         n_heads: 8,
         n_kv_heads: 8,
@@ -38,7 +39,7 @@ fn info() -> ModelInfo {
     }
 }
 
-fn view(best: HeadId, pattern: Option<HeadId>) -> Arc<View> {
+pub(super) fn view(best: HeadId, pattern: Option<HeadId>) -> Arc<View> {
     let mut scores = vec![vec![0.0; 8]; 2];
     scores[best.layer][best.head] = 0.9;
     let tokens = TokensReport {
@@ -81,7 +82,7 @@ fn load_id(state: &AppState) -> u32 {
 }
 
 /// A state whose bundled model has loaded.
-fn loaded_state() -> AppState {
+pub(super) fn loaded_state() -> AppState {
     let mut state = AppState::default();
     update(&mut state, Msg::WorkerReady { build: "1".to_owned() });
     let load_id = load_id(&state);

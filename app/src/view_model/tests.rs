@@ -17,6 +17,7 @@ fn info(n_heads: usize, n_kv_heads: usize) -> ModelInfo {
         name: "m".to_owned(),
         family: "llama".to_owned(),
         sha256: String::new(),
+        tokenizer_sha256: "tt".to_owned(),
         n_layers: 30,
         n_heads,
         n_kv_heads,

@@ -87,6 +87,16 @@ fn sha256_hex<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> String {
     hex(&hash.finalize())
 }
 
+/// Lengths keep two vocabularies apart that read alike when written one token after another.
+fn sha256_of_vocabulary(tokenizer: &Tokenizer) -> String {
+    let mut hash = Sha256::new();
+    for piece in tokenizer.vocabulary() {
+        hash.update((piece.len() as u32).to_le_bytes());
+        hash.update(piece);
+    }
+    hex(&hash.finalize())
+}
+
 pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -96,6 +106,7 @@ fn model_info(config: &ModelConfig, tokenizer: &Tokenizer, sha256: String, name:
         name: config.name.clone().unwrap_or_else(|| name.to_owned()),
         family: config.family.clone(),
         sha256,
+        tokenizer_sha256: sha256_of_vocabulary(tokenizer),
         n_layers: config.n_layers,
         n_heads: config.n_heads,
         n_kv_heads: config.n_kv_heads,

@@ -1,0 +1,335 @@
+//! Views that come from links and go into them: what of the state a link holds, how opening one changes the state, and
+//! whether this browser computes what the sender saw.
+
+use headlight_core::ids::HeadId;
+
+use super::detection::{Again, DetectionStage, Outdated, forget_detections, start_detector};
+use super::{AppState, Problem, Remedy, Task, WorkerState, lab, load, load_first, run};
+use crate::link::{BackendChoice, Link, LinkedModel, Numbers};
+use crate::protocol::{ErrorReport, ModelFormat, ModelSource};
+use crate::view_model::lens::Lens;
+use crate::view_model::measure::score_of;
+use crate::view_model::{percent_text, token_text};
+
+/// Next tokens whose numbers a link carries.
+const N_NUMBERS: usize = 5;
+/// Digits of a sha256 that a link carries of what it does not have to fetch.
+const N_SHA_DIGITS: usize = 16;
+/// Numbers this close, nats, are the same model and the same view: what engines differ by among themselves.
+pub const REPRODUCED_WITHIN_NATS: f32 = 2e-3;
+
+/// A view that came from a link.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Shared {
+    /// The link.
+    pub link: Link,
+    /// What of it does not fit here.
+    pub misfits: Vec<String>,
+    /// What the page showed of it at once: the view that the sender's numbers are about.
+    applied: Option<Box<Link>>,
+}
+
+/// What became of the sender's numbers.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Verdict {
+    /// Not all of it is there.
+    Waiting,
+    /// The same, to within a difference in nats.
+    Reproduced {
+        /// The largest one.
+        max_difference: f32,
+        /// Whether the head's score is still to be computed.
+        lacks_score: bool,
+    },
+    /// What differs, in sentences.
+    Different(Vec<String>),
+    /// The user has gone on.
+    Changed,
+}
+
+impl AppState {
+    /// What a link to the page as it is would say, without numbers.
+    pub fn link(&self) -> Link {
+        let mut detectors = self.settings.clone();
+        detectors.custom.is_painting = false;
+        if detectors.custom.cells.is_empty() {
+            detectors.custom.painted_ids.clear();
+        }
+        Link {
+            model: self.linked_model(),
+            prompt: self.prompt.clone(),
+            bos: self.bos,
+            lens: self.lens.key(),
+            head: self.selected,
+            token: self.held_token,
+            edits: self.edits.list.clone(),
+            sets: self.edits.sets.clone(),
+            compare: self.compare.clone(),
+            lab: self.lab.settings.clone(),
+            detectors,
+            hide: self.hide.clone(),
+            backend: self.backend,
+            numbers: None,
+        }
+    }
+
+    /// The same with what the page shows now, for whoever opens it to compare with.
+    pub fn link_with_numbers(&self) -> Link {
+        Link { numbers: self.numbers(), ..self.link() }
+    }
+
+    fn linked_model(&self) -> LinkedModel {
+        if let Some(link) = self.opening.as_ref().filter(|_| self.model.is_none() || self.loading.is_some()) {
+            return link.model.clone();
+        }
+        let Some(model) = &self.model else { return LinkedModel::default() };
+        let id = model.id.clone();
+        if self.models.iter().any(|known| known.source.id == id) {
+            return LinkedModel { id, ..LinkedModel::default() };
+        }
+        // A local file's address means nothing elsewhere.
+        let url = model.source.urls.first().filter(|url| url.starts_with("https:")).cloned();
+        LinkedModel { id, sha256: Some(model.info.sha256.clone()), url, format: model.source.format }
+    }
+
+    /// The numbers of the page as it is; none while they are being computed.
+    fn numbers(&self) -> Option<Numbers> {
+        let (view, info) = (self.current_view()?, &self.model.as_ref()?.info);
+        let top = view.run.logits_top.iter().take(N_NUMBERS).filter(|token| token.logprob.is_finite());
+        let detector_version = match self.lens {
+            Lens::Detector(doc) => Some(doc.version),
+            _ => None,
+        };
+        Some(Numbers {
+            model_sha256: first_digits(&info.sha256),
+            tokenizer_sha256: first_digits(&info.tokenizer_sha256),
+            detector_version,
+            top: top.map(|token| (token.id, token.token.clone(), rounded(token.logprob))).collect(),
+            kl_nats: view.kl_nats.filter(|kl| kl.is_finite()).map(rounded),
+            score: self.selected.and_then(|head| self.settled_score(head)).map(rounded),
+        })
+    }
+
+    /// The lens' number for a head, once it is of the page as it is.
+    fn settled_score(&self, head: HeadId) -> Option<f32> {
+        let is_settled = match self.lens {
+            Lens::Prompt(_) => self.current_view().is_some(),
+            Lens::Detector(doc) => {
+                let stage = self.detections.get(doc.id).map(|detection| &detection.stage);
+                let is_done = matches!(stage, Some(DetectionStage::Done(_)));
+                is_done && self.outdated() != Some(Outdated::Settings)
+            }
+            Lens::Sweep | Lens::Attribution | Lens::Patching => {
+                self.lens.experiment().is_some_and(|experiment| self.found(experiment).is_some())
+            }
+        };
+        let scores = self.lens_scores().filter(|_| is_settled)?;
+        score_of(&scores, head).filter(|score| score.is_finite())
+    }
+
+    /// Whether this browser computed what the sender of the opened link saw; none if the link said nothing of that.
+    pub fn verdict(&self) -> Option<Verdict> {
+        let shared = self.shared.as_ref()?;
+        let numbers = shared.link.numbers.as_ref()?;
+        let Some(applied) = &shared.applied else { return Some(Verdict::Waiting) };
+        if **applied != self.link() {
+            return Some(Verdict::Changed);
+        }
+        if !shared.misfits.is_empty() {
+            return Some(Verdict::Different(shared.misfits.clone()));
+        }
+        let Some(own) = self.numbers() else { return Some(Verdict::Waiting) };
+        Some(compare(numbers, &own, self))
+    }
+}
+
+fn compare(sent: &Numbers, own: &Numbers, state: &AppState) -> Verdict {
+    let mut different = Vec::new();
+    if sent.model_sha256 != own.model_sha256 {
+        different.push("The model's weights are not the sender's.".to_owned());
+    }
+    if sent.tokenizer_sha256 != own.tokenizer_sha256 {
+        different.push("The model's tokenizer is not the sender's.".to_owned());
+    }
+    if sent.detector_version != own.detector_version {
+        let version = |version: Option<u32>| version.map_or("none".to_owned(), |version| version.to_string());
+        let (theirs, ours) = (version(sent.detector_version), version(own.detector_version));
+        different.push(format!("The detector is of version {ours} here, of version {theirs} there."));
+    }
+    let mut max_difference = 0.0_f32;
+    let mut check = |what: String, theirs: f32, ours: f32| {
+        let difference = (theirs - ours).abs();
+        // A difference that is no number is none that was found small.
+        if difference <= REPRODUCED_WITHIN_NATS {
+            max_difference = max_difference.max(difference);
+        } else {
+            different.push(format!("{what}: {theirs:.4} there, {ours:.4} here."));
+        }
+    };
+    let run = state.current_view().map(|view| view.run.logits_top.as_slice()).unwrap_or_default();
+    let mut absent = Vec::new();
+    for (id, text, theirs) in &sent.top {
+        let text = token_text(text);
+        match run.iter().find(|token| token.id == *id) {
+            Some(token) => check(format!("Log-probability of “{text}”"), *theirs, token.logprob),
+            None => absent.push(format!(
+                "“{text}” had {} there and is not among the first {} here.",
+                percent_text(theirs.exp()),
+                run.len()
+            )),
+        }
+    }
+    if let Some(theirs) = sent.kl_nats {
+        check("KL of the edits".to_owned(), theirs, own.kl_nats.unwrap_or(f32::NAN));
+    }
+    if let Some((theirs, ours)) = sent.score.zip(own.score) {
+        check(format!("{} of the held head", state.lens.label()), theirs, ours);
+    }
+    different.extend(absent);
+    match different.is_empty() {
+        true => {
+            Verdict::Reproduced { max_difference, lacks_score: sent.score.is_some() && own.score.is_none() }
+        }
+        false => Verdict::Different(different),
+    }
+}
+
+fn first_digits(sha256: &str) -> String {
+    sha256.chars().take(N_SHA_DIGITS).collect()
+}
+
+fn rounded(value: f32) -> f32 {
+    ((f64::from(value) * 1e6).round() / 1e6) as f32
+}
+
+/// Shows a link's view: at once where its model is loaded, else when it is.
+pub(super) fn open(state: &mut AppState, link: Link) -> Vec<Task> {
+    state.problem = None;
+    let mut misfits = Vec::new();
+    match Lens::of_key(&link.lens) {
+        Some(lens) => state.lens = lens,
+        None => misfits.push(format!("This page has no “{}” to colour the map by.", link.lens)),
+    }
+    if link.backend == BackendChoice::Webgpu {
+        misfits.push("The link asks for WebGPU, which this page does not have; the CPU answers.".to_owned());
+    }
+    let asks_anew = state.bos != link.bos || state.settings != link.detectors;
+    let mut tasks = if asks_anew { forget_detections(state) } else { Vec::new() };
+    state.prompt.clone_from(&link.prompt);
+    state.bos = link.bos;
+    state.compare.clone_from(&link.compare);
+    state.settings = link.detectors.clone();
+    state.lab.settings = link.lab.clone();
+    state.hide.clone_from(&link.hide);
+    state.backend = link.backend;
+    state.held_token = link.token;
+    let wanted = link.model.clone();
+    state.shared = Some(Shared { link: link.clone(), misfits, applied: None });
+    let is_there = state.model.as_ref().is_some_and(|model| {
+        model.is_live
+            && model.id == wanted.id
+            && wanted.sha256.as_ref().is_none_or(|sha| *sha == model.info.sha256)
+    });
+    if is_there && state.loading.is_none() {
+        apply(state, link);
+        tasks.extend(run(state, 0));
+        tasks.extend(start_detector(state, Again::No));
+        tasks.extend(lab::follow(state));
+        return tasks;
+    }
+    state.opening = Some(Box::new(link));
+    // Before the worker listens there is nobody to ask; it then opens what is waited for.
+    if matches!(state.worker, WorkerState::Ready { .. }) {
+        tasks.extend(load_linked(state, &wanted));
+    }
+    tasks
+}
+
+/// Loads a link's model, where that can be done without asking.
+pub(super) fn load_linked(state: &mut AppState, wanted: &LinkedModel) -> Vec<Task> {
+    if let Some(known) = state.models.iter().find(|model| model.source.id == wanted.id) {
+        return load(state, known.source.clone());
+    }
+    let (error, remedy) = match &wanted.url {
+        // A stranger's link does not fetch from anywhere by itself.
+        Some(url) => {
+            let source = ModelSource {
+                id: wanted.id.clone(),
+                format: wanted.format,
+                sha256: wanted.sha256.clone().filter(|_| wanted.format == ModelFormat::Gguf),
+                size_bytes: None,
+                urls: vec![url.clone()],
+            };
+            let told = format!(
+                "this link wants a model from {}; load it only if you trust whoever sent it",
+                shown(url)
+            );
+            (told, url.starts_with("https://").then_some(Remedy::LoadLinked(source)))
+        }
+        None => {
+            let told = format!(
+                "this link is about the model “{}”, which this page does not know; if you have its file, open it under Models",
+                shown(&wanted.id)
+            );
+            (told, None)
+        }
+    };
+    let detail = wanted.sha256.as_ref().map(|sha256| format!("sha256 {}", shown(sha256)));
+    let error = ErrorReport { code: "unknown_model".to_owned(), message: error, recoverable: true, detail };
+    // The page is of use meanwhile.
+    let tasks = if state.model.is_none() { load_first(state) } else { Vec::new() };
+    state.problem = Some(Problem { error, remedy });
+    tasks
+}
+
+/// A stranger's text in a sentence of ours.
+fn shown(text: &str) -> String {
+    let clean = text.chars().filter(|c| !c.is_control());
+    clean.take(120).collect()
+}
+
+/// A model was loaded: shows what waits for it. Another model's link goes on waiting while its own can still come.
+pub(super) fn model_came(state: &mut AppState) {
+    let Some(model) = &state.model else { return };
+    let is_wanted = |link: &mut Box<Link>| match &link.model.sha256 {
+        Some(sha256) => *sha256 == model.info.sha256,
+        None => link.model.id == model.id,
+    };
+    if let Some(link) = state.opening.take_if(is_wanted) {
+        state.held_token = link.token;
+        apply(state, *link);
+    }
+}
+
+/// Shows what of a link is about the loaded model.
+fn apply(state: &mut AppState, link: Link) {
+    let mut misfits = Vec::new();
+    let Some(info) = state.model.as_ref().map(|model| model.info.clone()) else { return };
+    let shape = format!("this model has {} layers of {} heads", info.n_layers, info.n_heads);
+    state.selected = link.head.filter(|&head| state.has_head(head));
+    if let Some(head) = link.head.filter(|_| state.selected.is_none()) {
+        misfits.push(format!("The link holds head {head}; {shape}."));
+    }
+    let (fitting, others): (Vec<_>, Vec<_>) = link.edits.into_iter().partition(|placed| {
+        let sites = &placed.edit.sites;
+        sites.heads.iter().all(|&head| state.has_head(head))
+            && sites.named_layers().all(|layer| layer < info.n_layers)
+    });
+    if !others.is_empty() {
+        misfits.push(format!(
+            "{} of the link's edits name heads or layers that are not there; {shape}.",
+            others.len()
+        ));
+    }
+    state.edits.list = fitting;
+    state.edits.sets = link.sets;
+    state.preview = None;
+    let applied = Box::new(state.link());
+    if let Some(shared) = &mut state.shared {
+        shared.misfits.extend(misfits);
+        shared.applied = Some(applied);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,155 @@
+//! Tests of opening links and of comparing with the sender's numbers.
+
+use headlight_core::hooks::{Edit, Intervention};
+use headlight_core::report::TokenLogit;
+
+use super::*;
+use crate::protocol::{EditWhere, PlacedEdit};
+use crate::state::edits::EditMsg;
+use crate::state::tests::{loaded_state, view};
+use crate::state::{Msg, update};
+
+fn token(id: u32, logprob: f32) -> TokenLogit {
+    TokenLogit { id, token: format!(" t{id}"), piece: format!(" t{id}"), logit: 1.0, logprob }
+}
+
+/// A page that shows a view with these next tokens.
+fn page(top: &[TokenLogit]) -> AppState {
+    let mut state = loaded_state();
+    answer(&mut state, top);
+    state
+}
+
+/// The worker answers the newest view.
+fn answer(state: &mut AppState, top: &[TokenLogit]) {
+    let mut view = view(HeadId::new(1, 2), state.shown_head()).as_ref().clone();
+    view.run.logits_top = top.to_vec();
+    let view_id = state.view_id;
+    update(state, Msg::Viewed { view_id, view: view.into() });
+}
+
+fn zeroed(head: HeadId) -> PlacedEdit {
+    PlacedEdit { edit: Intervention::of_heads(Edit::Zero {}, [head]), at: EditWhere::Everywhere }
+}
+
+#[test]
+fn a_link_opens_as_the_page_that_it_was_made_on() {
+    let mut sender = page(&[token(3, -0.5)]);
+    update(&mut sender, Msg::Typed("hello".to_owned()));
+    update(&mut sender, Msg::ToggleHead(HeadId::new(1, 2)));
+    update(&mut sender, Msg::Edit(EditMsg::Toggle(HeadId::new(0, 3))));
+    update(&mut sender, Msg::SetLens(Lens::of_key("prompt:previous_token").expect("a lens")));
+    let link = Link::decode(&sender.link().encode()).expect("our own link");
+    let mut opener = page(&[token(3, -0.5)]);
+    let tasks = update(&mut opener, Msg::Open(Box::new(link)));
+    assert_eq!(opener.link(), sender.link());
+    assert!(tasks.iter().any(|task| matches!(task, Task::View { request, .. } if request.text == "hello")));
+}
+
+#[test]
+fn the_senders_numbers_are_reproduced_or_told_apart() {
+    let mut sender = page(&[token(3, -0.5), token(4, -1.5)]);
+    update(&mut sender, Msg::ToggleHead(HeadId::new(1, 2)));
+    answer(&mut sender, &[token(3, -0.5), token(4, -1.5)]);
+    let link = sender.link_with_numbers();
+    assert_eq!(link.numbers.as_ref().map(|numbers| numbers.top.len()), Some(2));
+    assert!(link.numbers.as_ref().is_some_and(|numbers| numbers.score.is_some()));
+    let open = |top: &[TokenLogit]| {
+        let mut state = page(top);
+        update(&mut state, Msg::Open(Box::new(link.clone())));
+        let before = state.verdict();
+        answer(&mut state, top);
+        (before, state)
+    };
+    let (before, state) = open(&[token(3, -0.5001), token(4, -1.5)]);
+    assert_eq!(before, Some(Verdict::Waiting));
+    let Some(Verdict::Reproduced { max_difference, lacks_score: false }) = state.verdict() else {
+        panic!("{:?}", state.verdict())
+    };
+    assert!((max_difference - 1e-4).abs() < 1e-5, "{max_difference}");
+    let (_, state) = open(&[token(3, -0.7), token(5, -1.5)]);
+    let Some(Verdict::Different(lines)) = state.verdict() else { panic!("{:?}", state.verdict()) };
+    assert!(lines[0].contains("·t3") && lines[0].contains("-0.5000 there, -0.7000 here"), "{lines:?}");
+    assert!(lines[1].contains("·t4") && lines[1].contains("not among"), "{lines:?}");
+    let (_, mut state) = open(&[token(3, f32::NAN), token(4, -1.5)]);
+    assert!(matches!(state.verdict(), Some(Verdict::Different(_))), "NaN never passes");
+    update(&mut state, Msg::Typed("something else".to_owned()));
+    assert_eq!(state.verdict(), Some(Verdict::Changed));
+}
+
+#[test]
+fn other_weights_are_told() {
+    let link = {
+        let mut link = page(&[token(3, -0.5)]).link_with_numbers();
+        if let Some(numbers) = &mut link.numbers {
+            numbers.model_sha256 = "0000".to_owned();
+        }
+        link
+    };
+    let mut state = page(&[token(3, -0.5)]);
+    update(&mut state, Msg::Open(Box::new(link)));
+    answer(&mut state, &[token(3, -0.5)]);
+    assert!(matches!(state.verdict(), Some(Verdict::Different(lines)) if lines[0].contains("weights")));
+}
+
+#[test]
+fn heads_that_are_not_there_are_told_and_left_out() {
+    let mut state = page(&[token(3, -0.5)]);
+    let mut link = state.link_with_numbers();
+    link.head = Some(HeadId::new(99, 0));
+    link.edits = vec![zeroed(HeadId::new(0, 99)), zeroed(HeadId::new(0, 1))];
+    link.lens = "detector:telepathy".to_owned();
+    update(&mut state, Msg::Open(Box::new(link)));
+    assert_eq!((state.selected, state.edits.list.len()), (None, 1));
+    answer(&mut state, &[token(3, -0.5)]);
+    let Some(Verdict::Different(lines)) = state.verdict() else { panic!("{:?}", state.verdict()) };
+    assert_eq!(lines.len(), 3, "{lines:?}");
+    assert!(lines.iter().any(|line| line.contains("2 layers of 8 heads")), "{lines:?}");
+}
+
+#[test]
+fn a_link_waits_for_its_model() {
+    let mut state = page(&[token(3, -0.5)]);
+    let link = Link {
+        model: LinkedModel { id: "smollm2-135m".to_owned(), ..LinkedModel::default() },
+        edits: vec![zeroed(HeadId::new(0, 1))],
+        ..Link::default()
+    };
+    let tasks = update(&mut state, Msg::Open(Box::new(link.clone())));
+    let Some(Task::Load { load_id, source }) = tasks.iter().find(|task| matches!(task, Task::Load { .. }))
+    else {
+        panic!("{tasks:?}")
+    };
+    assert_eq!(source.id, "smollm2-135m");
+    assert!(state.edits.list.is_empty(), "nothing is edited in the model that is still there");
+    assert_eq!(state.link().model, link.model);
+    let info = state.model.as_ref().map(|model| model.info.clone()).expect("a model");
+    let info = headlight_core::report::ModelInfo { sha256: "other".to_owned(), ..info };
+    update(&mut state, Msg::Loaded { load_id: *load_id, info, cached: true, cache_note: None });
+    assert_eq!(state.edits.list, link.edits);
+    assert!(state.opening.is_none());
+}
+
+#[test]
+fn a_model_from_elsewhere_is_asked_about_and_a_local_one_explained() {
+    let mut state = page(&[token(3, -0.5)]);
+    let elsewhere = |url: Option<&str>| Link {
+        model: LinkedModel {
+            id: "x.gguf".to_owned(),
+            sha256: Some("cc".to_owned()),
+            url: url.map(str::to_owned),
+            ..LinkedModel::default()
+        },
+        ..Link::default()
+    };
+    let tasks = update(&mut state, Msg::Open(Box::new(elsewhere(Some("https://example.org/x.gguf")))));
+    assert!(!tasks.iter().any(|task| matches!(task, Task::Load { .. })), "{tasks:?}");
+    let remedy = state.problem.as_ref().and_then(|problem| problem.remedy.clone());
+    assert!(matches!(remedy, Some(Remedy::LoadLinked(source)) if source.sha256.as_deref() == Some("cc")));
+    update(&mut state, Msg::Open(Box::new(elsewhere(Some("javascript:alert(1)")))));
+    assert!(state.problem.as_ref().is_some_and(|problem| problem.remedy.is_none()));
+    update(&mut state, Msg::Open(Box::new(elsewhere(None))));
+    assert!(
+        state.problem.as_ref().is_some_and(|problem| problem.error.message.contains("open it under Models"))
+    );
+}
