@@ -1,6 +1,7 @@
 //! The page's components: thin views of [`AppState`] in leptos. What they show is computed in `view_model`, what
 //! happens is decided in `state`; here are the DOM, the canvas and the keyboard.
 
+mod address;
 mod along;
 mod banner;
 mod detector;
@@ -23,6 +24,7 @@ mod retrieval;
 mod runner;
 mod scatter;
 mod settings;
+mod share;
 mod strongest;
 mod theme;
 mod writes;
@@ -97,10 +99,12 @@ fn App() -> impl IntoView {
     provide_context(page);
     page.runner.update_value(|runner| runner.start(page));
     theme::follow(page);
+    address::follow(page);
     listen_to_keys(page);
     let is_stale = page.select(|state| state.is_stale);
     view! {
         <header::Header />
+        <share::SharedNote />
         <main class="columns" class:columns-stale=move || is_stale.get()>
             <div class="column">
                 <prompt::PromptCard />

@@ -113,7 +113,7 @@ fn browser_tests() -> anyhow::Result<()> {
         "--features",
         "browser",
         "--test",
-        "browser",
+        "browser*",
         "--",
     ]);
     // One browser at a time: two cores run one page well.

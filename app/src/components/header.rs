@@ -2,7 +2,7 @@
 
 use leptos::prelude::*;
 
-use super::{page, picker::ModelPicker, theme::ThemeToggle};
+use super::{page, picker::ModelPicker, share::Share, theme::ThemeToggle};
 use crate::state::WorkerState;
 
 /// The page's header.
@@ -16,6 +16,7 @@ pub fn Header() -> impl IntoView {
             </div>
             <EngineBadge />
             <ModelPicker />
+            <Share />
             <ThemeToggle />
         </header>
     }
