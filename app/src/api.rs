@@ -92,7 +92,15 @@ pub fn install(client: &Client) {
     }
     request!("run", Run);
     request!("detect", Detect);
-    request!("sweep", Sweep);
+    method(&api, "sweep", client, async |client, args: JsValue, _| {
+        // Of the page, not of the request, which is strict about what it knows.
+        let n_workers = Reflect::get(&args, &"n_workers".into()).ok().and_then(|n| n.as_f64());
+        let n_workers = n_workers.map(|n_workers| n_workers as usize);
+        match client.begin_job(Call::Sweep(read(args)?), n_workers, Box::new(|_| {})).1.await? {
+            Reply::Sweep(report) => Ok(report),
+            _ => Err(unexpected()),
+        }
+    });
     request!("dla", Dla);
     request!("lens", Lens);
     request!("ov", Ov);

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use futures::channel::oneshot;
-use headlight_core::report::ModelInfo;
+use headlight_core::report::{ModelInfo, SweepRequest};
 use wasm_bindgen::prelude::*;
 use web_sys::{ErrorEvent, MessageEvent, Worker, WorkerOptions, WorkerType};
 
@@ -13,6 +13,7 @@ use crate::live::NewestWins;
 use crate::protocol::{
     Call, ErrorReport, Event, ModelSource, PROTOCOL, Progress, Reply, Request, View, ViewRequest,
 };
+use crate::sharing::{Machine, Together, n_workers, parts, whole};
 
 /// Where Trunk puts the worker's entry, relative to the page.
 const WORKER_URL: &str = "./headlight-worker_loader.js";
@@ -74,6 +75,8 @@ struct Inner {
     view_id: Cell<u32>,
     load_id: Cell<u32>,
     load_waiters: RefCell<Vec<(Option<String>, oneshot::Sender<LoadResult>)>>,
+    /// What the worker holds, for others to load too.
+    loaded: RefCell<Option<(ModelSource, ModelInfo)>>,
     on_event: RefCell<Option<Listener>>,
 }
 
@@ -83,6 +86,71 @@ pub struct Client(Rc<Inner>);
 
 fn error(code: &str, message: &str) -> ErrorReport {
     ErrorReport { code: code.to_owned(), message: message.to_owned(), recoverable: true, detail: None }
+}
+
+/// The parts of a sweep, and the model that they are done on.
+struct Shares {
+    source: ModelSource,
+    parts: Vec<SweepRequest>,
+    /// Edits in all of them.
+    n_edits: u64,
+}
+
+/// What the user does to a request, for every worker that has a share in it, those that come later too.
+#[derive(Clone, Default)]
+pub struct Steering(Rc<SteeringInner>);
+
+#[derive(Default)]
+struct SteeringInner {
+    shares: RefCell<Vec<(Client, u32)>>,
+    is_paused: Cell<bool>,
+    is_cancelled: Cell<bool>,
+}
+
+impl Steering {
+    fn add(&self, client: &Client, id: u32) {
+        self.0.shares.borrow_mut().push((client.clone(), id));
+        if self.0.is_cancelled.get() {
+            client.cancel(id);
+        } else if self.0.is_paused.get() {
+            client.pause(id);
+        }
+    }
+
+    fn each(&self, steer: impl Fn(&Client, u32)) {
+        self.0.shares.borrow().iter().for_each(|(client, id)| steer(client, *id));
+    }
+
+    /// Stops it.
+    pub fn cancel(&self) {
+        self.0.is_cancelled.set(true);
+        self.each(Client::cancel);
+    }
+
+    /// Holds it until [`Self::resume`] or [`Self::cancel`].
+    pub fn pause(&self) {
+        self.0.is_paused.set(true);
+        self.each(Client::pause);
+    }
+
+    /// Lets it go on.
+    pub fn resume(&self) {
+        self.0.is_paused.set(false);
+        self.each(Client::resume);
+    }
+}
+
+/// What the browser tells of its machine.
+fn machine() -> Machine {
+    let navigator = web_sys::window().map(|window| window.navigator());
+    let told = |name: &str| {
+        let value = js_sys::Reflect::get(navigator.as_ref()?, &name.into()).ok()?;
+        value.as_f64().filter(|value| *value > 0.0)
+    };
+    Machine {
+        n_cores: told("hardwareConcurrency").map_or(1, |n_cores| n_cores as usize),
+        memory_gib: told("deviceMemory"),
+    }
 }
 
 impl Client {
@@ -271,6 +339,110 @@ impl Client {
         });
     }
 
+    /// Sends a long request that several workers may share; gives the way to steer it, and its answer.
+    pub fn begin_job(
+        &self,
+        call: Call,
+        n_wanted: Option<usize>,
+        on_progress: Box<dyn FnMut(Progress)>,
+    ) -> (Steering, impl Future<Output = Answer> + use<>) {
+        let steering = Steering::default();
+        let (client, steered) = (self.clone(), steering.clone());
+        // Begun now, not when first polled: the order of requests is that of the calls.
+        let shared = match &call {
+            Call::Sweep(request) => {
+                client.shares_of(request, n_wanted).map(|shares| (request.clone(), shares))
+            }
+            _ => None,
+        };
+        let work = match shared {
+            Some((request, shares)) => {
+                let sweep = client.shared_sweep(request, shares, steered, on_progress);
+                futures::future::Either::Left(sweep)
+            }
+            None => {
+                let (id, answer) = client.begin(call, on_progress);
+                steered.add(&client, id);
+                futures::future::Either::Right(answer)
+            }
+        };
+        (steering, work)
+    }
+
+    /// How a sweep is shared, where that is worth it.
+    fn shares_of(&self, request: &SweepRequest, n_wanted: Option<usize>) -> Option<Shares> {
+        let (source, info) = self.0.loaded.borrow().clone()?;
+        let n_workers = n_wanted.unwrap_or_else(|| n_workers(machine(), &info, request));
+        let n_heads = request.spec.layers.as_ref().map_or(info.n_layers, Vec::len) * info.n_heads;
+        let parts = parts(request, info.n_layers, n_workers.clamp(1, info.n_layers));
+        (parts.len() > 1).then_some(Shares { source, parts, n_edits: n_heads as u64 })
+    }
+
+    async fn shared_sweep(
+        self,
+        request: SweepRequest,
+        shares: Shares,
+        steering: Steering,
+        on_progress: Box<dyn FnMut(Progress)>,
+    ) -> Answer {
+        let together = Rc::new(RefCell::new(Together::new(shares.parts.len())));
+        let on_progress = Rc::new(RefCell::new(on_progress));
+        let n_edits = shares.n_edits;
+        let tell = |part: usize| -> Box<dyn FnMut(Progress)> {
+            let (together, on_progress) = (Rc::clone(&together), Rc::clone(&on_progress));
+            Box::new(move |progress| {
+                let sum = together.borrow_mut().take(part, progress, n_edits);
+                (on_progress.borrow_mut())(sum);
+            })
+        };
+        let share = async |part: usize, request: SweepRequest| {
+            if part > 0 {
+                let helper = Self::start(|_| {});
+                let answer = helper.help(&shares.source, request.clone(), &steering, tell(part)).await;
+                helper.end();
+                match answer {
+                    Err(error) if error.code != "cancelled" => {}
+                    answer => return answer,
+                }
+            }
+            // A helper that could not load or was killed leaves its share to this worker.
+            let (id, answer) = self.begin(Call::Sweep(request), tell(part));
+            steering.add(&self, id);
+            answer.await
+        };
+        let shares = shares.parts.iter().cloned().enumerate().map(|(part, request)| share(part, request));
+        let answers = futures::future::join_all(shares).await;
+        let mut reports = Vec::new();
+        for answer in answers {
+            match answer? {
+                Reply::Sweep(report) => reports.push(*report),
+                _ => return Err(error("protocol", "the engine answered something else; reload the page")),
+            }
+        }
+        Ok(Reply::Sweep(Box::new(whole(request, reports))))
+    }
+
+    /// Loads a model and does a part of a sweep on it.
+    async fn help(
+        &self,
+        source: &ModelSource,
+        request: SweepRequest,
+        steering: &Steering,
+        on_progress: Box<dyn FnMut(Progress)>,
+    ) -> Answer {
+        self.load(source.clone(), |_| {}).await?;
+        let (id, answer) = self.begin(Call::Sweep(request), on_progress);
+        steering.add(self, id);
+        answer.await
+    }
+
+    /// Ends the worker for good.
+    fn end(&self) {
+        if let Some(worker) = self.0.worker.take() {
+            worker.terminate();
+        }
+    }
+
     /// Stops the view that is being computed, if one is.
     pub fn cancel_view(&self) {
         self.cancel(self.0.view_id.get());
@@ -308,10 +480,13 @@ impl Client {
         // The newest load wins too.
         self.cancel_load();
         let model_id = source.id.clone();
-        let (id, receiver) = self.send(Call::Load(source), Some(Box::new(on_progress)));
+        let (id, receiver) = self.send(Call::Load(source.clone()), Some(Box::new(on_progress)));
         self.0.load_id.set(id);
         let answer = match receiver.await {
-            Ok(Ok(Reply::Loaded { info, cached, cache_note })) => Ok(Loaded { info, cached, cache_note }),
+            Ok(Ok(Reply::Loaded { info, cached, cache_note })) => {
+                self.0.loaded.replace(Some((source, info.clone())));
+                Ok(Loaded { info, cached, cache_note })
+            }
             Ok(Ok(_)) => Err(error("protocol", "the engine answered something else; reload the page")),
             Ok(Err(error)) => Err(error),
             Err(_) => Err(error("crashed", "the engine was restarted; try again")),

@@ -5,6 +5,7 @@ pub mod link;
 pub mod live;
 pub mod models;
 pub mod protocol;
+pub mod sharing;
 
 #[cfg(target_arch = "wasm32")]
 pub mod api;

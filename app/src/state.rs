@@ -802,4 +802,4 @@ fn take_remedy(state: &mut AppState, remedy: Remedy) -> Vec<Task> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

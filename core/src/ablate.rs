@@ -36,6 +36,17 @@ pub enum AblateError {
     /// A sweep of MLPs by an edit of attention.
     #[error("an edit of attention cannot sweep MLPs; sweep heads, or choose zero, mean or scale")]
     AttentionOfMlps,
+    /// A sweep of layers that are not there.
+    #[error("there is no layer {layer} to sweep; the model's layers are 0 to {}", n_layers - 1)]
+    NoSuchLayer {
+        /// The layer asked for.
+        layer: usize,
+        /// Layers of the model.
+        n_layers: usize,
+    },
+    /// A sweep of no layer at all.
+    #[error("the sweep names no layer; leave `layers` out to sweep all of them")]
+    NoLayers,
     /// Too many logits to hold.
     #[error(
         "KL at {n_positions} positions needs {n_positions} whole distributions of the clean run in memory; give at most {most} positions"

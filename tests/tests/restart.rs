@@ -152,6 +152,21 @@ fn a_batched_sweep_is_one_full_run_a_head() {
             },
         };
         let report = engine.start_sweep(&sweep).expect("starts").complete(&engine).expect("runs");
+        // The same sweep in parts, as several workers do it: bit for bit.
+        for layer in 0..CONFIG.n_layers {
+            let mut part = sweep.clone();
+            part.spec.layers = Some(vec![layer]);
+            let part = engine.start_sweep(&part).expect("starts").complete(&engine).expect("runs");
+            let bits = |row: &[f32]| row.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
+            assert_eq!(part.clean.to_bits(), report.clean.to_bits());
+            assert_eq!(
+                bits(&part.effects[layer]),
+                bits(&report.effects[layer]),
+                "sweep {seed}, layer {layer}"
+            );
+            let others = (0..CONFIG.n_layers).filter(|&other| other != layer);
+            assert!(others.flat_map(|other| &part.effects[other]).all(|effect| effect.is_nan()));
+        }
         let clean = full(&engine, &ids, Vec::new());
         let value = |report: &RunReport| -> f32 {
             let logits = logits(report);

@@ -11,7 +11,7 @@ use leptos::task::spawn_local;
 
 use super::{Page, theme};
 use crate::api;
-use crate::client::{Client, ClientEvent};
+use crate::client::{Client, ClientEvent, Steering};
 use crate::protocol::{Call, ModelSource, Reply, ViewRequest};
 use crate::state::job::JobEvent;
 use crate::state::{Msg, Task};
@@ -23,7 +23,7 @@ pub struct Runner {
     /// The newest view asked for; an older one whose pause has not ended is dropped.
     newest_view: Rc<Cell<u32>>,
     /// The request behind each job at work, by the state's number.
-    jobs: Rc<RefCell<HashMap<u32, u32>>>,
+    jobs: Rc<RefCell<HashMap<u32, Steering>>>,
 }
 
 impl Runner {
@@ -66,24 +66,24 @@ impl Runner {
                 }
             }),
             Task::StartJob { job_id, call } => self.start_job(page, &client, job_id, *call),
-            Task::StopJob(job_id) => self.steer(job_id, |id| client.cancel(id)),
-            Task::PauseJob(job_id) => self.steer(job_id, |id| client.pause(id)),
-            Task::ResumeJob(job_id) => self.steer(job_id, |id| client.resume(id)),
+            Task::StopJob(job_id) => self.steer(job_id, Steering::cancel),
+            Task::PauseJob(job_id) => self.steer(job_id, Steering::pause),
+            Task::ResumeJob(job_id) => self.steer(job_id, Steering::resume),
             Task::KeepTheme(choice) => theme::keep(choice),
         }
     }
 
     /// Tells the client something about the request behind a job, if that is still at work.
-    fn steer(&self, job_id: u32, tell: impl FnOnce(u32)) {
-        if let Some(id) = self.jobs.borrow().get(&job_id) {
-            tell(*id);
+    fn steer(&self, job_id: u32, steer: impl FnOnce(&Steering)) {
+        if let Some(steering) = self.jobs.borrow().get(&job_id) {
+            steer(steering);
         }
     }
 
     fn start_job(&self, page: Page, client: &Client, job_id: u32, call: Call) {
         let on_progress = move |progress| page.send(Msg::Job { job_id, event: JobEvent::Progress(progress) });
-        let (id, answer) = client.begin(call, Box::new(on_progress));
-        self.jobs.borrow_mut().insert(job_id, id);
+        let (steering, answer) = client.begin_job(call, None, Box::new(on_progress));
+        self.jobs.borrow_mut().insert(job_id, steering);
         let jobs = Rc::clone(&self.jobs);
         spawn_local(async move {
             let answer = answer.await;

@@ -192,7 +192,7 @@ impl AppState {
                 }
                 let edit_positions = settings.sweep_where.positions(n_tokens);
                 let (edit, metric) = (settings.sweep_edit.clone(), self.metric_spec()?);
-                let spec = SweepSpec { edit, edit_positions, targets, metric };
+                let spec = SweepSpec { edit, edit_positions, targets, layers: None, metric };
                 Call::Sweep(SweepRequest { prompt, bos, spec })
             }
             Experiment::Dla => {

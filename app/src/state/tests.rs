@@ -19,7 +19,7 @@ fn provenance() -> Provenance {
     Provenance { model: text(), model_sha256: text(), engine: text(), build: text() }
 }
 
-fn info() -> ModelInfo {
+pub(crate) fn info() -> ModelInfo {
     ModelInfo {
         name: "m".to_owned(),
         family: "llama".to_owned(),

@@ -38,6 +38,9 @@ pub struct SweepSpec {
     /// What is edited in turn.
     #[serde(default)]
     pub targets: Targets,
+    /// In which layers; all when absent. A sweep in parts gives the same numbers, bit for bit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub layers: Option<Vec<usize>>,
     /// In what the effect is measured.
     #[serde(flatten)]
     pub metric: MetricSpec,
@@ -49,7 +52,13 @@ fn zero() -> Edit {
 
 impl Default for SweepSpec {
     fn default() -> Self {
-        Self { edit: zero(), edit_positions: None, targets: Targets::Heads, metric: MetricSpec::default() }
+        Self {
+            edit: zero(),
+            edit_positions: None,
+            targets: Targets::Heads,
+            layers: None,
+            metric: MetricSpec::default(),
+        }
     }
 }
 
@@ -72,7 +81,7 @@ impl SweepSpec {
 pub struct SweepFindings {
     /// The metric without an edit.
     pub clean: f32,
-    /// Edited minus clean, `[layer][head]`, or `[layer][0]` of MLPs.
+    /// Edited minus clean, `[layer][head]`, or `[layer][0]` of MLPs; NaN in layers that were not asked for.
     pub effects: HeadTable,
     /// The metric's token, where it has one.
     pub token: Option<TokenId>,
@@ -84,6 +93,8 @@ pub struct SweepFindings {
 pub struct SweepTask<B: Backend> {
     spec: SweepSpec,
     n_layers: usize,
+    /// Layers swept, from the top: those passes are the shortest, so that the first results come soonest.
+    layers: Vec<usize>,
     /// Sites a layer.
     n_sites: usize,
     n_tokens: usize,
@@ -97,8 +108,17 @@ impl<B: Backend> SweepTask<B> {
         if spec.targets == Targets::Mlps && spec.edit.is_of_attention() {
             return Err(AblateError::AttentionOfMlps);
         }
+        let mut layers = spec.layers.clone().unwrap_or_else(|| (0..config.n_layers).collect());
+        if let Some(&layer) = layers.iter().find(|layer| **layer >= config.n_layers) {
+            return Err(AblateError::NoSuchLayer { layer, n_layers: config.n_layers });
+        }
+        if layers.is_empty() {
+            return Err(AblateError::NoLayers);
+        }
+        layers.sort_unstable_by(|a, b| b.cmp(a));
+        layers.dedup();
         let mut all = Sites::default();
-        for layer in 0..config.n_layers {
+        for &layer in &layers {
             for site in spec.sites(config, layer) {
                 let Sites { heads, mlp_out, .. } = Sites::one(site);
                 all.heads.extend(heads);
@@ -111,7 +131,7 @@ impl<B: Backend> SweepTask<B> {
         let edits: Edits = vec![spec.intervention(all)].into();
         let trials = Trials::new(config, ids.clone(), spec.metric.clone())?;
         let donors = Some(Donors::plan(config, &ids, edits)?);
-        Ok(Self { spec, n_layers, n_sites, n_tokens, donors, trials })
+        Ok(Self { spec, n_layers, layers, n_sites, n_tokens, donors, trials })
     }
 
     /// A short piece of the work; true when nothing is left.
@@ -137,10 +157,8 @@ impl<B: Backend> SweepTask<B> {
         // Lanes of neighbouring layers go together where a layer's are few: they then begin lower than some of them need, but
         // every weight is read once for all of them.
         let n_together = (MERGED_ROWS / (n_rows * self.n_sites)).max(1);
-        // From the top: those passes are the shortest, so that the first results come soonest.
-        let layers: Vec<usize> = (0..self.n_layers).rev().collect();
         let mut batches = Vec::new();
-        for layers in layers.chunks(n_together) {
+        for layers in self.layers.chunks(n_together) {
             let sites: Vec<Site> = layers.iter().flat_map(|&layer| self.spec.sites(config, layer)).collect();
             let lanes = sites.chunks(lanes_per_batch(n_rows));
             batches.extend(lanes.map(|sites| sites.iter().map(edits_of).collect()));
@@ -150,7 +168,7 @@ impl<B: Backend> SweepTask<B> {
 
     /// Sites done and in all.
     pub fn progress(&self) -> (usize, usize) {
-        (self.trials.values().len(), self.n_layers * self.n_sites)
+        (self.trials.values().len(), self.layers.len() * self.n_sites)
     }
 
     /// Effects so far; NaN where nothing is known yet.
@@ -158,7 +176,7 @@ impl<B: Backend> SweepTask<B> {
         let mut effects = vec![vec![f32::NAN; self.n_sites]; self.n_layers];
         let clean = self.trials.scorer().map_or(f32::NAN, |scorer| scorer.clean());
         for (index, value) in self.trials.values().iter().enumerate() {
-            effects[self.n_layers - 1 - index / self.n_sites][index % self.n_sites] = value - clean;
+            effects[self.layers[index / self.n_sites]][index % self.n_sites] = value - clean;
         }
         effects
     }

@@ -457,6 +457,7 @@ fn run(command: Command) -> anyhow::Result<()> {
                     TargetsArg::Heads => Targets::Heads,
                     TargetsArg::Mlps => Targets::Mlps,
                 },
+                layers: None,
                 metric: metric.spec(n_tokens)?,
             };
             print(&engine.start_sweep(&SweepRequest { prompt, bos, spec })?.complete(&engine)?)

@@ -161,7 +161,9 @@ impl Job for SweepJob {
 
     fn finish(self, engine: &Engine) -> Result<SweepReport, Error> {
         let found = self.task.finish();
-        check_finite(found.effects.iter().flatten().chain([&found.clean]))?;
+        let is_swept = |layer| self.request.spec.layers.as_ref().is_none_or(|layers| layers.contains(&layer));
+        let swept = found.effects.iter().enumerate().filter(|(layer, _)| is_swept(*layer));
+        check_finite(swept.flat_map(|(_, row)| row).chain([&found.clean]))?;
         Ok(SweepReport {
             ids: self.ids,
             metric: self.request.spec.metric.metric,

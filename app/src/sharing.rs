@@ -1,0 +1,162 @@
+//! A sweep over several workers: how many are worth starting, who does which layers, and how their parts become one report
+//! again. Plain data; the workers themselves are `client`'s.
+
+use headlight_core::ablate::sweep::Targets;
+use headlight_core::report::{ModelInfo, SweepReport, SweepRequest};
+
+use crate::protocol::Progress;
+
+/// Models up to this size sweep sooner than another worker has loaded one.
+const MIN_PARAMS: usize = 20_000_000;
+/// Edits at so few positions cost little more than one pass.
+const MIN_POSITIONS: usize = 16;
+/// More workers would wait for memory rather than for arithmetic.
+const MAX_WORKERS: usize = 4;
+/// The part of the machine's memory that further copies of the weights may take.
+const MEMORY_SHARE: f64 = 0.25;
+/// Memory of a browser that does not tell, GiB.
+const UNTOLD_MEMORY_GIB: f64 = 4.0;
+
+/// What the browser says of its machine.
+#[derive(Clone, Copy, Debug)]
+pub struct Machine {
+    /// Processor cores.
+    pub n_cores: usize,
+    /// Memory, GiB, where it is told (browsers round it, and never say more than 8).
+    pub memory_gib: Option<f64>,
+}
+
+/// Workers for a sweep, the one that is there included.
+pub fn n_workers(machine: Machine, model: &ModelInfo, request: &SweepRequest) -> usize {
+    let spec = &request.spec;
+    let n_positions = spec.edit_positions.as_ref().map_or(usize::MAX, Vec::len);
+    if model.n_params < MIN_PARAMS || spec.targets == Targets::Mlps || n_positions < MIN_POSITIONS {
+        return 1;
+    }
+    let memory_bytes = machine.memory_gib.unwrap_or(UNTOLD_MEMORY_GIB) * (1u64 << 30) as f64;
+    let copy_bytes = (model.n_params * size_of::<f32>()) as f64;
+    let n_copies = (memory_bytes * MEMORY_SHARE / copy_bytes) as usize;
+    let n_layers = spec.layers.as_ref().map_or(model.n_layers, Vec::len);
+    machine.n_cores.min(1 + n_copies).min(MAX_WORKERS).min(n_layers).max(1)
+}
+
+/// The sweep in parts. A layer costs what lies above it, so neighbours go to different workers.
+pub fn parts(request: &SweepRequest, n_layers: usize, n_workers: usize) -> Vec<SweepRequest> {
+    let layers = request.spec.layers.clone().unwrap_or_else(|| (0..n_layers).collect());
+    let part = |worker: usize| {
+        let mut part = request.clone();
+        part.spec.layers = Some(layers.iter().copied().skip(worker).step_by(n_workers).collect());
+        part
+    };
+    (0..n_workers).map(part).collect()
+}
+
+/// Numbers of one part put beside those of others: NaN gives way.
+fn lay_over(effects: &mut Vec<Vec<f32>>, more: &[Vec<f32>]) {
+    if effects.is_empty() {
+        *effects = more.to_vec();
+        return;
+    }
+    for (row, more) in effects.iter_mut().zip(more) {
+        for (effect, more) in row.iter_mut().zip(more).filter(|(_, more)| !more.is_nan()) {
+            *effect = *more;
+        }
+    }
+}
+
+/// One report of its parts' reports.
+///
+/// # Panics
+/// Without a part.
+pub fn whole(request: SweepRequest, parts: Vec<SweepReport>) -> SweepReport {
+    let mut effects = Vec::new();
+    parts.iter().for_each(|part| lay_over(&mut effects, &part.effects));
+    let first = parts.into_iter().next().expect("a sweep has a part");
+    SweepReport { effects, request, ..first }
+}
+
+/// How far the parts are together.
+#[derive(Clone, Debug, Default)]
+pub struct Together(Vec<Option<Progress>>);
+
+impl Together {
+    /// Nothing known of any of the parts.
+    pub fn new(n_parts: usize) -> Self {
+        Self(vec![None; n_parts])
+    }
+
+    /// Takes in what one part says, and gives the sum; `n_all` is the number of edits of all parts.
+    pub fn take(&mut self, part: usize, progress: Progress, n_all: u64) -> Progress {
+        self.0[part] = Some(progress.clone());
+        let known = || self.0.iter().flatten();
+        let mut scores = Vec::new();
+        known().filter_map(|part| part.scores.as_ref()).for_each(|part| lay_over(&mut scores, part));
+        Progress {
+            done: known().map(|part| part.done).sum(),
+            total: Some(n_all),
+            elapsed_ms: known().map(|part| part.elapsed_ms).fold(0.0, f64::max),
+            scores: Some(scores).filter(|scores| !scores.is_empty()),
+            ..progress
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use headlight_core::ablate::sweep::SweepSpec;
+    use headlight_core::report::{BosPolicy, Prompt};
+
+    use super::*;
+    use crate::protocol::Stage;
+    use crate::state::tests::info;
+
+    fn request() -> SweepRequest {
+        SweepRequest {
+            prompt: Prompt::Text("a".to_owned()),
+            bos: BosPolicy::Auto,
+            spec: SweepSpec::default(),
+        }
+    }
+
+    #[test]
+    fn workers_are_as_many_as_cores_and_memory_allow_and_the_work_is_worth() {
+        let smollm2 = ModelInfo { n_params: 135_000_000, n_layers: 30, ..info() };
+        let machine = |n_cores, memory_gib| Machine { n_cores, memory_gib };
+        assert_eq!(n_workers(machine(2, Some(8.0)), &smollm2, &request()), 2);
+        assert_eq!(n_workers(machine(64, Some(8.0)), &smollm2, &request()), 4);
+        assert_eq!(n_workers(machine(8, Some(2.0)), &smollm2, &request()), 1);
+        assert_eq!(n_workers(machine(8, None), &smollm2, &request()), 2);
+        assert_eq!(n_workers(machine(0, None), &smollm2, &request()), 1);
+        assert_eq!(n_workers(machine(8, Some(8.0)), &info(), &request()), 1, "a small model");
+        let mut last = request();
+        last.spec.edit_positions = Some(vec![7]);
+        assert_eq!(n_workers(machine(8, Some(8.0)), &smollm2, &last), 1, "one position");
+    }
+
+    #[test]
+    fn every_layer_is_in_one_part() {
+        let parts = parts(&request(), 7, 3);
+        let mut layers: Vec<usize> =
+            parts.iter().flat_map(|part| part.spec.layers.clone().unwrap_or_default()).collect();
+        assert_eq!(parts[1].spec.layers, Some(vec![1, 4]));
+        layers.sort_unstable();
+        assert_eq!(layers, (0..7).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn parts_add_up() {
+        let progress = |done, scores| Progress {
+            stage: Stage::Sweep,
+            done,
+            total: Some(2),
+            elapsed_ms: done as f64,
+            scores: Some(scores),
+            text: None,
+        };
+        let mut together = Together::new(2);
+        together.take(0, progress(1, vec![vec![f32::NAN], vec![0.5]]), 4);
+        let sum = together.take(1, progress(2, vec![vec![0.25], vec![f32::NAN]]), 4);
+        assert_eq!((sum.done, sum.total, sum.elapsed_ms), (3, Some(4), 2.0));
+        assert_eq!(sum.scores, Some(vec![vec![0.25], vec![0.5]]));
+    }
+}
