@@ -7,7 +7,7 @@ use leptos::prelude::*;
 use super::page;
 use crate::protocol::{EditWhere, PlacedEdit};
 use crate::state::Msg;
-use crate::state::edits::{EditMsg, HeadSet, LayerPart, kind_of, layer_off, offered};
+use crate::state::edits::{EditMsg, HeadSet, LayerPart, kind_of, of_layer, offered};
 use crate::view_model::edits::{
     edit_text, heads_text, layer_texts, parse_edges, strength_of, where_text, with_strength,
 };
@@ -223,62 +223,113 @@ fn More() -> impl IntoView {
     let has_mlp = page.select(|state| state.model.as_ref().is_some_and(|model| model.info.d_mlp > 0));
     let shown = page.select(|state| state.shown_head());
     let layer = RwSignal::new(0_usize);
-    let part = RwSignal::new(LayerPart::Both);
+    // None stands for heads.
+    let part = RwSignal::new(None::<LayerPart>);
     let edges = RwSignal::new(String::new());
-    let other = RwSignal::new(String::new());
+    let others = RwSignal::new(String::new());
     let add = move |edit: Edit| {
-        let heads = page.state.with_untracked(|state| {
-            let edited = state.edits.heads();
-            let of_knockout = matches!(edit, Edit::Knockout { .. });
-            if of_knockout || edited.is_empty() { state.shown_head().into_iter().collect() } else { edited }
-        });
-        let edit = Intervention::of_heads(edit, heads);
-        page.send(Msg::Edit(EditMsg::Add(PlacedEdit { edit, at: EditWhere::Everywhere })));
+        let placed = match part.get_untracked() {
+            Some(part) if !matches!(edit, Edit::Knockout { .. }) => {
+                of_layer(edit, layer.get_untracked(), part)
+            }
+            _ => {
+                let heads = page.state.with_untracked(|state| {
+                    let edited = state.edits.heads();
+                    let of_knockout = matches!(edit, Edit::Knockout { .. });
+                    if of_knockout || edited.is_empty() {
+                        state.shown_head().into_iter().collect()
+                    } else {
+                        edited
+                    }
+                });
+                PlacedEdit { edit: Intervention::of_heads(edit, heads), at: EditWhere::Everywhere }
+            }
+        };
+        page.send(Msg::Edit(EditMsg::Add(placed)));
     };
+    let prompts = move || -> Vec<Prompt> {
+        let lines = others.with(|text| text.lines().map(str::to_owned).collect::<Vec<_>>());
+        lines.into_iter().filter(|line| !line.is_empty()).map(Prompt::Text).collect()
+    };
+    let n_prompts = Memo::new(move |_| prompts().len());
     view! {
         <details class="detector-doc">
             <summary>"More edits: layers, edges, other prompts"</summary>
             <div class="settings">
                 <div class="setting">
-                    <span>"Layer"</span>
+                    <span>"Of"</span>
                     <select
                         class="select"
-                        aria-label="Layer"
-                        data-testid="layer-choice"
-                        on:change=move |event| layer.set(event_target_value(&event).parse().unwrap_or(0))
-                    >
-                        {move || {
-                            (0..n_layers.get())
-                                .map(|layer| view! { <option value=layer.to_string()>{layer}</option> })
-                                .collect_view()
-                        }}
-                    </select>
-                    <select
-                        class="select"
-                        aria-label="Part of the layer"
+                        aria-label="What is edited"
+                        data-testid="edit-part"
                         on:change=move |event| {
                             part.set(match event_target_value(&event).as_str() {
-                                "attention" => LayerPart::Attention,
-                                "mlp" => LayerPart::Mlp,
-                                _ => LayerPart::Both,
+                                "layer" => Some(LayerPart::Both),
+                                "attention" => Some(LayerPart::Attention),
+                                "mlp" => Some(LayerPart::Mlp),
+                                "stream" => Some(LayerPart::Stream),
+                                _ => None,
                             });
                         }
                     >
-                        <option value="both">"all of it"</option>
+                        <option value="heads">"edited heads"</option>
+                        <option value="layer">"layer"</option>
                         <option value="attention">"attention"</option>
                         <Show when=move || has_mlp.get()>
                             <option value="mlp">"MLP"</option>
                         </Show>
+                        <option value="stream">"stream before layer"</option>
                     </select>
+                    <Show when=move || part.get().is_some()>
+                        <select
+                            class="select"
+                            aria-label="Layer"
+                            data-testid="layer-choice"
+                            prop:value=move || layer.get().to_string()
+                            on:change=move |event| layer.set(event_target_value(&event).parse().unwrap_or(0))
+                        >
+                            {move || {
+                                (0..n_layers.get())
+                                    .map(|layer| view! { <option value=layer.to_string()>{layer}</option> })
+                                    .collect_view()
+                            }}
+                        </select>
+                        <button class="button" data-testid="layer-off" on:click=move |_| add(Edit::Zero {})>
+                            "Off"
+                        </button>
+                    </Show>
+                </div>
+                <label class="setting setting-tall">
+                    <span>"Other prompts"</span>
+                    <textarea
+                        class="field"
+                        rows="2"
+                        data-testid="patch-from"
+                        placeholder="one a line; to patch from one, as many tokens as here"
+                        on:input=move |event| others.set(event_target_value(&event))
+                    ></textarea>
+                </label>
+                <div class="setting">
+                    <span></span>
                     <button
                         class="button"
-                        data-testid="layer-off"
+                        data-testid="patch-add"
+                        disabled=move || n_prompts.get() != 1
+                        title="Values come from that prompt's run, position by position"
                         on:click=move |_| {
-                            let edit = layer_off(layer.get_untracked(), part.get_untracked());
-                            page.send(Msg::Edit(EditMsg::Add(edit)));
+                            add(Edit::Patch { from: untrack(prompts).pop(), from_positions: None });
                         }
                     >
-                        "Off"
+                        "Patch from it"
+                    </button>
+                    <button
+                        class="button"
+                        data-testid="mean-add"
+                        disabled=move || n_prompts.get() == 0
+                        title="Values become their mean over every position of these prompts"
+                        on:click=move |_| add(Edit::Mean { over: Some(untrack(prompts)) })
+                    >
+                        "Mean over them"
                     </button>
                 </div>
                 <label class="setting">
@@ -305,28 +356,6 @@ fn More() -> impl IntoView {
                         }
                     >
                         {move || shown.get().map_or("Cut".to_owned(), |head| format!("Cut in {head}"))}
-                    </button>
-                </label>
-                <label class="setting">
-                    <span>"Patch from"</span>
-                    <input
-                        class="field"
-                        data-testid="patch-from"
-                        placeholder="another prompt, as many tokens"
-                        aria-label="Prompt whose z goes into the edited heads"
-                        on:input=move |event| other.set(event_target_value(&event))
-                    />
-                    <button
-                        class="button"
-                        data-testid="patch-add"
-                        disabled=move || other.get().is_empty()
-                        title="z of the edited heads (or of the shown one) comes from that prompt"
-                        on:click=move |_| {
-                            let from = Some(Prompt::Text(other.get_untracked()));
-                            add(Edit::Patch { from, from_positions: None });
-                        }
-                    >
-                        "Patch"
                     </button>
                 </label>
             </div>

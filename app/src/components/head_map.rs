@@ -1,5 +1,6 @@
 //! The head map: one cell a head, layer 0 at the bottom; and its twin as a table.
 
+use headlight_core::hooks::Edit;
 use headlight_core::ids::HeadId;
 use headlight_core::report::HeadScores;
 use leptos::prelude::*;
@@ -8,7 +9,7 @@ use wasm_bindgen::JsCast;
 use super::lab::LabPanel;
 use super::{Page, detector::DetectorPanel, page, ranked::Ranked, strongest::Strongest};
 use crate::state::Msg;
-use crate::state::edits::{EditMark, EditMsg, LayerPart, layer_off};
+use crate::state::edits::{EditMark, EditMsg, LayerPart, of_layer};
 use crate::view_model::colour::{scale_gradient, shade};
 use crate::view_model::lens::{Lens, Scale};
 use crate::view_model::measure::{Measure, caption, rank_of, ranking, score_of};
@@ -276,7 +277,7 @@ fn MlpCell(map: Map, layer: usize, mlps: Memo<Vec<f32>>) -> impl IntoView {
                     data-testid=format!("mlp-{layer}")
                     style:background=fill.css()
                     on:click=move |_| {
-                        map.page.send(Msg::Edit(EditMsg::Add(layer_off(layer, LayerPart::Mlp))));
+                        map.page.send(Msg::Edit(EditMsg::Add(of_layer(Edit::Zero {}, layer, LayerPart::Mlp))));
                     }
                 ></button>
             })

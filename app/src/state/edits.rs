@@ -196,16 +196,16 @@ fn add_set(state: &mut AppState, set: HeadSet) {
     state.edits.sets.push(HeadSet { name, heads: set.heads });
 }
 
-/// An edit of a whole layer's outputs, switched off: both, attention's alone, or the MLP's alone.
-pub fn layer_off(layer: usize, part: LayerPart) -> PlacedEdit {
+/// An edit of a part of a layer, everywhere in the prompt.
+pub fn of_layer(edit: Edit, layer: usize, part: LayerPart) -> PlacedEdit {
     let layers = BTreeSet::from([layer]);
     let sites = match part {
         LayerPart::Both => Sites { layers, ..Sites::default() },
         LayerPart::Attention => Sites { attn_out: layers, ..Sites::default() },
         LayerPart::Mlp => Sites { mlp_out: layers, ..Sites::default() },
+        LayerPart::Stream => Sites { resid_pre: layers, ..Sites::default() },
     };
-    let edit = Intervention { edit: Edit::Zero {}, sites, positions: None };
-    PlacedEdit { edit, at: EditWhere::Everywhere }
+    PlacedEdit { edit: Intervention { edit, sites, positions: None }, at: EditWhere::Everywhere }
 }
 
 /// Parts of a layer.
@@ -217,4 +217,6 @@ pub enum LayerPart {
     Attention,
     /// MLP.
     Mlp,
+    /// The residual stream that enters the layer.
+    Stream,
 }

@@ -7,7 +7,7 @@ use headlight_core::report::{
 };
 
 use super::detection::{Outdated, Setting};
-use super::edits::{LayerPart, layer_off};
+use super::edits::{LayerPart, of_layer};
 use super::lab::{Experiment, LabSettings, repeated_positions};
 use super::settings::StimulusChoice;
 use super::*;
@@ -488,7 +488,7 @@ fn heads_with_the_same_edit_stand_together_and_a_head_has_one() {
     edit(&mut state, EditMsg::EditHeads(vec![HeadId::new(0, 1), HeadId::new(1, 2), HeadId::new(5, 5)]));
     assert_eq!(state.edits.list.len(), 1, "the head left the edit that it had");
     assert_eq!(state.edits.heads().len(), 2, "a head of no layer is not edited");
-    edit(&mut state, EditMsg::Add(layer_off(1, LayerPart::Attention)));
+    edit(&mut state, EditMsg::Add(of_layer(Edit::Zero {}, 1, LayerPart::Attention)));
     assert_eq!(state.edits.list.len(), 2);
     // Another strength is another view, the same one is none.
     let mut placed = state.edits.list[0].clone();
