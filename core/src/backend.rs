@@ -12,6 +12,7 @@ use std::ops::Range;
 use crate::hooks::{PatternTarget, TargetKeys};
 use crate::ids::TokenId;
 use crate::tensor::HostTensor;
+use crate::tensor::quantized::QuantizedMatrix;
 
 /// Extents of one attention layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,6 +78,9 @@ pub trait Backend {
     /// Takes a weight matrix `[n_out, n_in]`.
     fn matrix(&self, weights: &HostTensor) -> Self::Matrix;
 
+    /// Takes a quantised weight matrix; products have the bits that its unpacked values give.
+    fn quantized_matrix(&self, weights: &QuantizedMatrix<'_>) -> Self::Matrix;
+
     /// Takes a vector, such as a norm's gain.
     fn vector(&self, weights: &HostTensor) -> Self::Buffer;
 
@@ -109,8 +113,8 @@ pub trait Backend {
         queries: Range<usize>,
     ) -> Self::Buffer;
 
-    /// Softmax of each row of scores.
-    fn softmax(&self, scores: &Self::Buffer, shape: AttnShape) -> Self::Buffer;
+    /// Softmax of each row of a block's scores, over the keys up to its query; later keys get 0.
+    fn softmax(&self, scores: &Self::Buffer, shape: AttnShape, queries: Range<usize>) -> Self::Buffer;
 
     /// `Σ_key pattern·v` for a block of queries, `[query, head, d_head]`.
     fn mix_values(

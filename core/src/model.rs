@@ -6,6 +6,7 @@ pub mod folder;
 pub mod gguf;
 
 use crate::tensor::HostTensor;
+use crate::tensor::quantized::QuantizedMatrix;
 
 /// Sizes and constants of a model.
 #[derive(Clone, Debug, PartialEq)]
@@ -177,13 +178,18 @@ impl Weight {
     }
 }
 
-/// A checkpoint that gives its tensors one at a time, as f32, in the layout that [`Weight`] describes.
+/// A checkpoint that gives its tensors one at a time, in the layout that [`Weight`] describes.
 pub trait Checkpoint {
     /// Its sizes, already checked.
     fn config(&self) -> &ModelConfig;
 
-    /// Reads one tensor.
+    /// Reads one tensor as f32.
     fn tensor(&self, weight: Weight) -> Result<HostTensor, ModelError>;
+
+    /// A matrix as the file stores it, where that is a [`QuantKind`](crate::tensor::quantized::QuantKind).
+    fn quantized(&self, _weight: Weight) -> Option<QuantizedMatrix<'_>> {
+        None
+    }
 }
 
 /// A block's weights in a backend's layouts: `M` for matrices, `V` for vectors.

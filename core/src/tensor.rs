@@ -1,5 +1,7 @@
 //! A dense f32 tensor in host memory: how weights leave a file and how activations reach a reader.
 
+pub mod quantized;
+
 /// Row-major f32 values with their shape.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HostTensor {

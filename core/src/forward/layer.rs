@@ -188,7 +188,7 @@ impl<B: Backend> LayerStep<'_, B> {
                 weights
             };
             let scores = edited(self.backend.attn_scores(q, &kv.k, shape, queries.clone()), true);
-            let pattern = edited(self.backend.softmax(&scores, shape), false);
+            let pattern = edited(self.backend.softmax(&scores, shape, queries.clone()), false);
             for weights in &mut kept {
                 let source = if weights.hook == AttnScores { &scores } else { &pattern };
                 weights.take(self.backend, source, shape, queries.clone());

@@ -25,6 +25,10 @@ impl<B: Backend> Upload<B> {
     /// Takes one tensor; true when none was left.
     pub fn step(&mut self, backend: &B, checkpoint: &dyn Checkpoint) -> Result<bool, ModelError> {
         let Some(weight) = self.todo.next() else { return Ok(true) };
+        if let Some(matrix) = checkpoint.quantized(weight) {
+            self.matrices.push(backend.quantized_matrix(&matrix));
+            return Ok(false);
+        }
         let tensor = checkpoint.tensor(weight)?;
         if tensor.shape.len() == 1 {
             self.vectors.push(backend.vector(&tensor));

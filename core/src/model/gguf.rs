@@ -3,13 +3,16 @@
 //! GGUF stores the q and k rows of Llama models permuted for RoPE on interleaved pairs; they are put back, so that
 //! everything above knows one RoPE only (half-split).
 
+use std::borrow::Cow;
 use std::io::Cursor;
 
 use candle_core::Device;
+use candle_core::quantized::GgmlDType;
 use candle_core::quantized::gguf_file::{Content, Value};
 
 use super::{BlockWeight, Checkpoint, ModelConfig, ModelError, Weight, check_shape};
 use crate::tensor::HostTensor;
+use crate::tensor::quantized::{QuantKind, QuantizedMatrix};
 
 /// An opened GGUF file: its bytes and parsed header.
 pub struct GgufCheckpoint {
@@ -79,10 +82,34 @@ impl Checkpoint for GgufCheckpoint {
         let data = read()
             .map_err(|error| ModelError::Truncated(format!("tensor {name}: {}", first_line(&error))))?;
         let data = match weight {
-            Weight::Block(_, BlockWeight::Q | BlockWeight::K) => unpermute_rows(&data, &self.config),
+            Weight::Block(_, BlockWeight::Q | BlockWeight::K) => {
+                unpermute_rows(&data, self.config.d_head, self.config.d_model)
+            }
             _ => data,
         };
         Ok(HostTensor::new(weight.shape(&self.config), data))
+    }
+
+    fn quantized(&self, weight: Weight) -> Option<QuantizedMatrix<'_>> {
+        let info = self.content.tensor_infos.get(&tensor_name(weight))?;
+        let kind = match info.ggml_dtype {
+            GgmlDType::Q4_0 => QuantKind::Q4_0,
+            GgmlDType::Q4_1 => QuantKind::Q4_1,
+            GgmlDType::Q8_0 => QuantKind::Q8_0,
+            _ => return None,
+        };
+        let [n_out, n_in] = *info.shape.dims() else { return None };
+        let start = usize::try_from(self.content.tensor_data_offset + info.offset).ok()?;
+        let matrix = QuantizedMatrix { kind, n_in, rows: Cow::Borrowed(&self.bytes[start..]) };
+        let row_bytes = matrix.row_bytes();
+        let rows = &self.bytes[start..][..n_out * row_bytes];
+        let rows = match weight {
+            Weight::Block(_, BlockWeight::Q | BlockWeight::K) => {
+                Cow::Owned(unpermute_rows(rows, self.config.d_head, row_bytes))
+            }
+            _ => Cow::Borrowed(rows),
+        };
+        Some(QuantizedMatrix { rows, ..matrix })
     }
 }
 
@@ -238,15 +265,14 @@ fn tensor_name(weight: Weight) -> String {
     }
 }
 
-/// Puts interleaved rows back: row `2i + half` of a head in the file is row `half * d_head/2 + i` of the model.
-fn unpermute_rows(data: &[f32], config: &ModelConfig) -> Vec<f32> {
-    let (d_model, d_head) = (config.d_model, config.d_head);
-    let mut rows = Vec::with_capacity(data.len());
-    for head in data.chunks_exact(d_head * d_model) {
+/// Puts interleaved rows of `row_len` items back: row `2i + half` of a head in the file is row `half * d_head/2 + i` of the model.
+fn unpermute_rows<T: Copy>(items: &[T], d_head: usize, row_len: usize) -> Vec<T> {
+    let mut rows = Vec::with_capacity(items.len());
+    for head in items.chunks_exact(d_head * row_len) {
         for half in 0..2 {
             for pair in 0..d_head / 2 {
                 let row = 2 * pair + half;
-                rows.extend_from_slice(&head[row * d_model..(row + 1) * d_model]);
+                rows.extend_from_slice(&head[row * row_len..(row + 1) * row_len]);
             }
         }
     }

@@ -3,7 +3,8 @@
 
 use std::ops::Range;
 
-use super::matmul::{PANEL, PackedMatrix, ROWS, RowBlock};
+use super::kernel::{PANEL, ROWS};
+use super::matmul::{Panels, RowBlocks};
 use crate::backend::AttnShape;
 use crate::hooks::TargetKeys;
 
@@ -20,16 +21,16 @@ pub fn attn_scores(q: &[f32], k: &[f32], shape: AttnShape, queries: Range<usize>
     let mut scores = vec![f32::NEG_INFINITY; n_heads * queries.len() * n_tokens];
     for kv_head in 0..n_kv_heads {
         let keys = head_rows(k, kv_head, n_kv_heads, d_head, queries.end);
-        let keys = PackedMatrix::pack(keys, d_head, n_kv_heads * d_head);
+        let keys = Panels::pack(keys, d_head, n_kv_heads * d_head);
         for head in heads_of(kv_head, shape) {
             let scores = &mut scores[head * queries.len() * n_tokens..][..queries.len() * n_tokens];
-            for first in queries.clone().step_by(ROWS) {
+            let rows = head_rows(q, head, n_heads, d_head, queries.end - n_past);
+            let rows = &rows[(queries.start - n_past) * n_heads * d_head..];
+            let rows = RowBlocks::pack(rows, d_head, n_heads * d_head);
+            for (block, first) in queries.clone().step_by(ROWS).enumerate() {
                 let last = (first + ROWS).min(queries.end);
-                let rows = head_rows(q, head, n_heads, d_head, last - n_past);
-                let rows = &rows[(first - n_past) * n_heads * d_head..];
-                let block = RowBlock::pack(rows, d_head, n_heads * d_head);
                 for panel in 0..last.div_ceil(PANEL) {
-                    let products = block.times(keys.panel(panel));
+                    let products = rows.times(block, keys.panel(panel));
                     for (query, products) in (first..last).zip(products) {
                         let row = &mut scores[(query - queries.start) * n_tokens..][..=query];
                         let visible = row.iter_mut().skip(panel * PANEL);
@@ -48,17 +49,18 @@ pub fn mix_values(pattern: &[f32], v: &[f32], shape: AttnShape, queries: Range<u
     let mut z = vec![0.0; queries.len() * n_heads * d_head];
     for kv_head in 0..n_kv_heads {
         let values = head_rows(v, kv_head, n_kv_heads, d_head, queries.end);
-        let values = PackedMatrix::pack_transposed(values, d_head, n_kv_heads * d_head);
+        let values = Panels::pack_transposed(values, d_head, n_kv_heads * d_head);
         for head in heads_of(kv_head, shape) {
             let pattern = &pattern[head * queries.len() * n_tokens..][..queries.len() * n_tokens];
             for (index, rows) in pattern.chunks(ROWS * n_tokens).enumerate() {
                 let first = index * ROWS;
+                // Later keys have no weight in any of these rows.
                 let n_keys = (queries.start + first + ROWS).min(queries.end);
-                let block = RowBlock::pack(rows, n_keys, n_tokens);
+                let block = RowBlocks::pack(&rows[..rows.len() - (n_tokens - n_keys)], n_keys, n_tokens);
                 for panel in 0..d_head.div_ceil(PANEL) {
                     let n_cols = PANEL.min(d_head - panel * PANEL);
-                    let sums = block.times(&values.panel(panel)[..n_keys]);
-                    for (row, sums) in sums.iter().enumerate().take(block.n_rows()) {
+                    let sums = block.times(0, &values.panel(panel)[..n_keys]);
+                    for (row, sums) in sums.iter().enumerate().take(rows.len() / n_tokens) {
                         let start = ((first + row) * n_heads + head) * d_head + panel * PANEL;
                         z[start..start + n_cols].copy_from_slice(&sums[..n_cols]);
                     }
@@ -111,7 +113,7 @@ pub fn argmax_keys(pattern: &[f32], shape: AttnShape, queries: Range<usize>, que
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backend::cpu::elementwise::softmax_rows;
+    use crate::backend::cpu::elementwise::softmax;
 
     const SHAPE: AttnShape = AttnShape { n_heads: 4, n_kv_heads: 2, d_head: 6, n_past: 0, n_tokens: 23 };
 
@@ -131,7 +133,7 @@ mod tests {
         for queries in [0..23, 0..5, 5..12, 22..23] {
             let n_queries = queries.len();
             let scores = attn_scores(&q, &k, SHAPE, queries.clone());
-            let pattern = softmax_rows(&scores, 23);
+            let pattern = softmax(&scores, 23, queries.clone());
             let z = mix_values(&pattern, &v, SHAPE, queries.clone());
             for head in 0..4 {
                 for (row, query) in queries.clone().enumerate() {
@@ -161,7 +163,7 @@ mod tests {
             let shape = AttnShape { n_past, ..SHAPE };
             let scores = attn_scores(&q[n_past * 24..], &k, shape, n_past..23);
             assert_eq!(scores, attn_scores(&q, &k, SHAPE, n_past..23));
-            let pattern = softmax_rows(&scores, 23);
+            let pattern = softmax(&scores, 23, n_past..23);
             let z = mix_values(&pattern, &v, shape, n_past..23);
             assert_eq!(z, mix_values(&pattern, &v, SHAPE, n_past..23));
         }

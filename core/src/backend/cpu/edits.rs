@@ -73,7 +73,7 @@ pub fn edit_attention(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backend::cpu::elementwise::softmax_rows;
+    use crate::backend::cpu::elementwise::softmax;
     use crate::hooks::PatternTarget;
 
     fn values(n: usize) -> Vec<f32> {
@@ -116,7 +116,7 @@ mod tests {
             assert_eq!(edit_attention(scores.clone(), shape, 0..3, 1, edit, None), scores);
         }
         let masked = edit_attention(scores.clone(), shape, 0..3, 1, &AttentionEdit::Mask(vec![(2, 1)]), None);
-        let pattern = softmax_rows(&masked, 3);
+        let pattern = softmax(&masked, 3, 0..3);
         assert_eq!((&masked[..9], pattern[9 + 7]), (&scores[..9], 0.0));
         assert!((pattern[9 + 6..].iter().sum::<f32>() - 1.0).abs() < 1e-6, "the row renormalises");
         let still = AttentionEdit::Towards(PatternTarget::First, 0.0);
@@ -125,6 +125,6 @@ mod tests {
         let moved = edit_attention(pattern.clone(), shape, 0..3, 0, &first, Some(&[2]));
         assert_eq!((&moved[..6], &moved[6..9]), (&pattern[..6], &[1.0, 0.0, 0.0][..]));
         let cold = edit_attention(scores, shape, 0..3, 0, &AttentionEdit::Divide(0.01), None);
-        assert!(softmax_rows(&cold, 3)[8] > 0.99, "near 0 the largest score takes all");
+        assert!(softmax(&cold, 3, 0..3)[8] > 0.99, "near 0 the largest score takes all");
     }
 }

@@ -1,30 +1,90 @@
 //! Matrix product `y[r, o] = Σ_i x[r, i] w[o, i]`.
 //!
-//! Weights are packed once into panels of [`PANEL`] outputs, `[panel][n_in][PANEL]`, so that the inner loop reads
-//! both operands in order. A register block holds [`ROWS`] rows of `x` against one panel; every output is one
-//! running sum over `i` in order, whatever the block it falls in.
+//! Weights are packed once into panels of [`PANEL`] outputs, `[panel][n_in][PANEL]`, and rows of `x` are interleaved in blocks,
+//! so that the inner loop ([`super::kernel`]) reads both operands in order. A panel goes through in chunks of inputs that
+//! stay in the first-level cache while every block of rows meets them; quantised weights are unpacked a chunk at a time.
 
-/// Outputs in a panel: four vectors of four lanes.
-pub const PANEL: usize = 16;
-/// Rows in a register block.
-pub const ROWS: usize = 4;
+use std::ops::Range;
 
-/// A weight matrix `[n_out, n_in]` in panels; outputs beyond `n_out` in the last panel are 0.
-pub struct PackedMatrix {
-    n_out: usize,
-    n_in: usize,
-    panels: Vec<f32>,
+use super::kernel::{PANEL, ROWS, Sums, add_products};
+use super::quantized::QuantizedPanels;
+
+/// Inputs of a panel that are taken at once: 18 KiB, which leaves room for rows in the smallest first-level caches (32 KiB).
+/// Whole blocks of quantised weights.
+const CHUNK: usize = 288;
+
+/// A weight matrix `[n_out, n_in]` as products read it.
+pub enum PackedMatrix {
+    /// As f32.
+    F32(Panels),
+    /// As its file had it, unpacked where it is read.
+    Quantized(QuantizedPanels),
 }
 
 impl PackedMatrix {
+    /// Packs rows of `n_in` values.
+    pub fn pack(rows: &[f32], n_in: usize) -> Self {
+        Self::F32(Panels::pack(rows, n_in, n_in))
+    }
+
+    /// Outputs.
+    pub fn n_out(&self) -> usize {
+        match self {
+            Self::F32(panels) => panels.n_out,
+            Self::Quantized(panels) => panels.n_out(),
+        }
+    }
+
+    /// Inputs.
+    pub fn n_in(&self) -> usize {
+        match self {
+            Self::F32(panels) => panels.n_in,
+            Self::Quantized(panels) => panels.n_in(),
+        }
+    }
+
+    /// Row `output` as it was before packing.
+    pub fn row(&self, output: usize) -> Vec<f32> {
+        assert!(output < self.n_out(), "row {output} of {}", self.n_out());
+        match self {
+            Self::F32(panels) => panels.row(output),
+            Self::Quantized(panels) => panels.row(output),
+        }
+    }
+
+    /// Some inputs of a panel, `[input][PANEL]`; quantised ones are unpacked into `room`.
+    fn chunk<'a>(
+        &'a self,
+        panel: usize,
+        inputs: Range<usize>,
+        room: &'a mut [[f32; PANEL]; CHUNK],
+    ) -> &'a [[f32; PANEL]] {
+        match self {
+            Self::F32(panels) => &panels.panel(panel)[inputs],
+            Self::Quantized(panels) => {
+                panels.unpack(panel, inputs.clone(), room);
+                &room[..inputs.len()]
+            }
+        }
+    }
+}
+
+/// A matrix `[n_out, n_in]` in panels of f32; outputs beyond `n_out` in the last panel are 0.
+pub struct Panels {
+    n_out: usize,
+    n_in: usize,
+    panels: Vec<[f32; PANEL]>,
+}
+
+impl Panels {
     /// Packs rows of `n_in` values that begin `stride` apart.
     pub fn pack(rows: &[f32], n_in: usize, stride: usize) -> Self {
         let n_out = (rows.len() + stride - n_in) / stride;
-        let mut panels = vec![0.0; n_out.div_ceil(PANEL) * PANEL * n_in];
+        let mut panels = vec![[0.0; PANEL]; n_out.div_ceil(PANEL) * n_in];
         for (output, row) in rows.chunks(stride).enumerate() {
-            let panel = &mut panels[output / PANEL * PANEL * n_in..][..PANEL * n_in];
-            for (i, value) in row[..n_in].iter().enumerate() {
-                panel[i * PANEL + output % PANEL] = *value;
+            let panel = &mut panels[output / PANEL * n_in..][..n_in];
+            for (inputs, value) in panel.iter_mut().zip(&row[..n_in]) {
+                inputs[output % PANEL] = *value;
             }
         }
         Self { n_out, n_in, panels }
@@ -33,111 +93,87 @@ impl PackedMatrix {
     /// Packs the transpose: `n_in` rows of `n_out` values that begin `stride` apart.
     pub fn pack_transposed(rows: &[f32], n_out: usize, stride: usize) -> Self {
         let n_in = (rows.len() + stride - n_out) / stride;
-        let mut panels = vec![0.0; n_out.div_ceil(PANEL) * PANEL * n_in];
+        let mut panels = vec![[0.0; PANEL]; n_out.div_ceil(PANEL) * n_in];
         for (i, row) in rows.chunks(stride).enumerate() {
             for (panel, values) in row[..n_out].chunks(PANEL).enumerate() {
-                panels[(panel * n_in + i) * PANEL..][..values.len()].copy_from_slice(values);
+                panels[panel * n_in + i][..values.len()].copy_from_slice(values);
             }
         }
         Self { n_out, n_in, panels }
     }
 
-    /// Outputs.
-    pub fn n_out(&self) -> usize {
-        self.n_out
-    }
-
-    /// Inputs.
-    pub fn n_in(&self) -> usize {
-        self.n_in
-    }
-
-    /// Row `output` as it was before packing.
-    pub fn row(&self, output: usize) -> impl Iterator<Item = f32> + '_ {
-        assert!(output < self.n_out, "row {output} of {}", self.n_out);
-        self.panel(output / PANEL).iter().map(move |inputs| inputs[output % PANEL])
+    fn row(&self, output: usize) -> Vec<f32> {
+        self.panel(output / PANEL).iter().map(|inputs| inputs[output % PANEL]).collect()
     }
 
     /// A panel, `[n_in][PANEL]`.
     pub fn panel(&self, panel: usize) -> &[[f32; PANEL]] {
-        &self.panels.as_chunks().0[panel * self.n_in..][..self.n_in]
+        &self.panels[panel * self.n_in..][..self.n_in]
     }
 }
 
 /// `x Wᵀ` for all rows of `x`, `[n_rows, n_in]` to `[n_rows, n_out]`.
 pub fn matmul(x: &[f32], weights: &PackedMatrix) -> Vec<f32> {
-    let n_in = weights.n_in;
+    let n_in = weights.n_in();
     let n_rows = x.len() / n_in;
     assert_eq!(n_rows * n_in, x.len(), "{} values are no rows of {n_in}", x.len());
-    let mut out = vec![0.0; n_rows * weights.n_out];
-    let blocks: Vec<RowBlock> = x.chunks(ROWS * n_in).map(|rows| RowBlock::pack(rows, n_in, n_in)).collect();
-    for panel in 0..weights.n_out.div_ceil(PANEL) {
-        let n_cols = PANEL.min(weights.n_out - panel * PANEL);
-        for (index, block) in blocks.iter().enumerate() {
-            let sums = block.times(weights.panel(panel));
-            for (row, sums) in sums.iter().enumerate().take(block.n_rows) {
-                let start = (index * ROWS + row) * weights.n_out + panel * PANEL;
-                out[start..start + n_cols].copy_from_slice(&sums[..n_cols]);
+    match n_rows {
+        // One row, as in decoding, is its own block.
+        1 => multiply(x.as_chunks::<1>().0, 1, weights),
+        _ => multiply(&RowBlocks::pack(x, n_in, n_in).values, n_rows, weights),
+    }
+}
+
+/// The product of rows in blocks of `N`, `[block][n_in][N]`.
+fn multiply<const N: usize>(blocks: &[[f32; N]], n_rows: usize, weights: &PackedMatrix) -> Vec<f32> {
+    let (n_in, n_out) = (weights.n_in(), weights.n_out());
+    let mut out = vec![0.0; n_rows * n_out];
+    let mut sums: Vec<Sums<N>> = vec![[[0.0; PANEL]; N]; n_rows.div_ceil(N)];
+    let mut room = [[0.0; PANEL]; CHUNK];
+    for panel in 0..n_out.div_ceil(PANEL) {
+        sums.fill([[0.0; PANEL]; N]);
+        for first in (0..n_in).step_by(CHUNK) {
+            let inputs = first..(first + CHUNK).min(n_in);
+            let weights = weights.chunk(panel, inputs.clone(), &mut room);
+            for (block, sums) in blocks.chunks_exact(n_in).zip(&mut sums) {
+                add_products(&block[inputs.clone()], weights, sums);
             }
+        }
+        let n_cols = PANEL.min(n_out - panel * PANEL);
+        for (out, sums) in out.chunks_exact_mut(n_out).zip(sums.as_flattened()) {
+            out[panel * PANEL..][..n_cols].copy_from_slice(&sums[..n_cols]);
         }
     }
     out
 }
 
-/// Up to [`ROWS`] rows of `x`, interleaved `[n_in][ROWS]`; missing rows are 0.
-pub struct RowBlock {
-    n_rows: usize,
+/// Rows in blocks of [`ROWS`], interleaved `[block][n_in][ROWS]`; rows missing in the last block are 0.
+pub struct RowBlocks {
+    n_in: usize,
     values: Vec<[f32; ROWS]>,
 }
 
-impl RowBlock {
+impl RowBlocks {
     /// Interleaves rows of `n_in` values that begin `stride` apart.
     pub fn pack(rows: &[f32], n_in: usize, stride: usize) -> Self {
-        let mut values = vec![[0.0; ROWS]; n_in];
-        let mut n_rows = 0;
-        for (row, x) in rows.chunks(stride).enumerate() {
-            for (slot, value) in values.iter_mut().zip(&x[..n_in]) {
-                slot[row] = *value;
-            }
-            n_rows = row + 1;
-        }
-        Self { n_rows, values }
-    }
-
-    /// Rows that are not padding.
-    pub fn n_rows(&self) -> usize {
-        self.n_rows
-    }
-
-    /// The block against one panel, over the first `panel.len()` inputs.
-    pub fn times(&self, panel: &[[f32; PANEL]]) -> [[f32; PANEL]; ROWS] {
-        #[cfg(target_arch = "x86_64")]
-        if std::arch::is_x86_feature_detected!("avx2") {
-            // SAFETY: the processor has AVX2.
-            return unsafe { times_avx2(&self.values, panel) };
-        }
-        times(&self.values, panel)
-    }
-}
-
-/// The same loop with wider vectors; no fused multiply-add, so that the result is bit-equal.
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2")]
-fn times_avx2(rows: &[[f32; ROWS]], panel: &[[f32; PANEL]]) -> [[f32; PANEL]; ROWS] {
-    times(rows, panel)
-}
-
-#[inline(always)]
-fn times(rows: &[[f32; ROWS]], panel: &[[f32; PANEL]]) -> [[f32; PANEL]; ROWS] {
-    let mut sums = [[0.0f32; PANEL]; ROWS];
-    for (x, weights) in rows.iter().zip(panel) {
-        for (sums, x) in sums.iter_mut().zip(x) {
-            for (sum, weight) in sums.iter_mut().zip(weights) {
-                *sum += x * weight;
+        let n_rows = (rows.len() + stride - n_in) / stride;
+        let mut values = vec![[0.0; ROWS]; n_rows.div_ceil(ROWS) * n_in];
+        for (block, rows) in values.chunks_exact_mut(n_in).zip(rows.chunks(ROWS * stride)) {
+            for (row, x) in rows.chunks(stride).enumerate() {
+                for (slot, value) in block.iter_mut().zip(&x[..n_in]) {
+                    slot[row] = *value;
+                }
             }
         }
+        Self { n_in, values }
     }
-    sums
+
+    /// A block against one panel, over the first `panel.len()` inputs.
+    pub fn times(&self, block: usize, panel: &[[f32; PANEL]]) -> Sums<ROWS> {
+        let mut sums = [[0.0; PANEL]; ROWS];
+        add_products(&self.values[block * self.n_in..][..panel.len()], panel, &mut sums);
+        sums
+    }
 }
 
 #[cfg(test)]
@@ -150,9 +186,11 @@ mod tests {
 
     #[test]
     fn agrees_with_three_plain_loops_at_every_edge() {
-        for (n_rows, n_in, n_out) in [(1, 1, 1), (4, 8, 16), (5, 7, 17), (9, 33, 50), (3, 16, 15)] {
+        for (n_rows, n_in, n_out) in
+            [(1, 1, 1), (4, 8, 16), (5, 7, 17), (9, 33, 50), (3, 16, 15), (3, 700, 5)]
+        {
             let (x, w) = (values(n_rows * n_in, 1), values(n_out * n_in, 2));
-            let got = matmul(&x, &PackedMatrix::pack(&w, n_in, n_in));
+            let got = matmul(&x, &PackedMatrix::pack(&w, n_in));
             for row in 0..n_rows {
                 for output in 0..n_out {
                     let wanted: f32 = (0..n_in).map(|i| x[row * n_in + i] * w[output * n_in + i]).sum();
@@ -164,12 +202,24 @@ mod tests {
     }
 
     #[test]
+    fn a_row_alone_gives_the_bits_that_it_gives_among_others() {
+        let (n_rows, n_in, n_out) = (7, 600, 33);
+        let (x, w) = (values(n_rows * n_in, 1), values(n_out * n_in, 2));
+        let w = PackedMatrix::pack(&w, n_in);
+        let together = matmul(&x, &w);
+        for n in 1..n_rows {
+            assert_eq!(matmul(&x[..n * n_in], &w), together[..n * n_out], "{n} rows");
+            assert_eq!(matmul(&x[n * n_in..], &w), together[n * n_out..], "rows from {n}");
+        }
+    }
+
+    #[test]
     fn packing_keeps_rows_and_the_transpose_packs_alike() {
         let w = values(6 * 5, 3);
-        let packed = PackedMatrix::pack(&w, 5, 5);
-        assert_eq!(packed.row(4).collect::<Vec<_>>(), &w[20..25]);
+        let packed = Panels::pack(&w, 5, 5);
+        assert_eq!(packed.row(4), &w[20..25]);
         let transpose: Vec<f32> =
             (0..5).flat_map(|i| (0..6).map(move |o| (o, i))).map(|(o, i)| w[o * 5 + i]).collect();
-        assert_eq!(PackedMatrix::pack_transposed(&transpose, 6, 6).panels, packed.panels);
+        assert_eq!(Panels::pack_transposed(&transpose, 6, 6).panels, packed.panels);
     }
 }

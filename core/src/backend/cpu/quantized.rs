@@ -1,0 +1,264 @@
+//! Weights that stay quantised in memory: panels of codes, unpacked chunk by chunk into the f32 that products read. The values
+//! are those that unpacking the whole file would give, bit for bit.
+
+use std::ops::Range;
+
+use half::f16;
+
+use super::kernel::PANEL;
+use crate::tensor::quantized::{QUANT_BLOCK, QuantKind, QuantizedMatrix};
+
+/// A quantised matrix `[n_out, n_in]` in panels of [`PANEL`] outputs; those beyond `n_out` in the last panel are 0.
+pub struct QuantizedPanels {
+    kind: QuantKind,
+    n_out: usize,
+    n_in: usize,
+    /// `[panel][block]`.
+    scales: Vec<[f32; PANEL]>,
+    /// The same; empty for kinds without a minimum.
+    minimums: Vec<[f32; PANEL]>,
+    /// `[panel][block][byte]`, the bytes as the file has them.
+    codes: Vec<[u8; PANEL]>,
+}
+
+impl QuantizedPanels {
+    /// Rearranges rows into panels.
+    pub fn pack(matrix: &QuantizedMatrix<'_>) -> Self {
+        let (kind, n_in) = (matrix.kind, matrix.n_in);
+        let (header, n_codes) = (kind.header_bytes(), kind.code_bytes());
+        let n_blocks = n_in / QUANT_BLOCK;
+        let n_out = matrix.rows.len() / matrix.row_bytes();
+        let n_slots = n_out.div_ceil(PANEL) * n_blocks;
+        let mut scales = vec![[0.0; PANEL]; n_slots];
+        let mut minimums = vec![[0.0; PANEL]; if kind == QuantKind::Q4_1 { n_slots } else { 0 }];
+        let mut codes = vec![[0; PANEL]; n_slots * n_codes];
+        let number = |bytes: &[u8]| f16::from_le_bytes([bytes[0], bytes[1]]).to_f32();
+        for (output, row) in matrix.rows.chunks_exact(matrix.row_bytes()).enumerate() {
+            for (block, bytes) in row.chunks_exact(header + n_codes).enumerate() {
+                let (slot, lane) = (output / PANEL * n_blocks + block, output % PANEL);
+                scales[slot][lane] = number(bytes);
+                if let Some(minimums) = minimums.get_mut(slot) {
+                    minimums[lane] = number(&bytes[2..]);
+                }
+                for (codes, byte) in codes[slot * n_codes..].iter_mut().zip(&bytes[header..]) {
+                    codes[lane] = *byte;
+                }
+            }
+        }
+        Self { kind, n_out, n_in, scales, minimums, codes }
+    }
+
+    /// Outputs.
+    pub fn n_out(&self) -> usize {
+        self.n_out
+    }
+
+    /// Inputs.
+    pub fn n_in(&self) -> usize {
+        self.n_in
+    }
+
+    /// Some inputs of a panel as f32, whole blocks of them, `[input][PANEL]`.
+    pub fn unpack(&self, panel: usize, inputs: Range<usize>, out: &mut [[f32; PANEL]]) {
+        let first = (panel * self.n_in + inputs.start) / QUANT_BLOCK;
+        let blocks = out[..inputs.len()].as_chunks_mut::<QUANT_BLOCK>().0;
+        #[cfg(target_arch = "x86_64")]
+        if std::arch::is_x86_feature_detected!("avx2") {
+            // SAFETY: the processor has AVX2.
+            return unsafe { self.unpack_avx2(first, blocks) };
+        }
+        self.unpack_blocks(first, blocks);
+    }
+
+    /// The same loop with wider vectors.
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2")]
+    fn unpack_avx2(&self, first: usize, blocks: &mut [[[f32; PANEL]; QUANT_BLOCK]]) {
+        self.unpack_blocks(first, blocks);
+    }
+
+    #[inline(always)]
+    fn unpack_blocks(&self, first: usize, blocks: &mut [[[f32; PANEL]; QUANT_BLOCK]]) {
+        for (slot, out) in (first..).zip(blocks) {
+            self.unpack_block(slot, out);
+        }
+    }
+
+    #[inline(always)]
+    fn unpack_block(&self, slot: usize, out: &mut [[f32; PANEL]; QUANT_BLOCK]) {
+        let n_codes = self.kind.code_bytes();
+        let (scales, codes) = (&self.scales[slot], &self.codes[slot * n_codes..][..n_codes]);
+        // In wasm a copy stays in registers; natively it would keep the compiler from finding vectors. Both were measured.
+        #[cfg(target_arch = "wasm32")]
+        let scales = *scales;
+        match self.kind {
+            QuantKind::Q4_0 => halves(out, codes, |code, lane| (code - 8.0) * scales[lane]),
+            QuantKind::Q4_1 => {
+                let minimums = &self.minimums[slot];
+                #[cfg(target_arch = "wasm32")]
+                let minimums = *minimums;
+                halves(out, codes, |code, lane| code * scales[lane] + minimums[lane]);
+            }
+            QuantKind::Q8_0 => {
+                for (out, codes) in out.iter_mut().zip(codes) {
+                    *out = lanes(codes::signed(codes), |code, lane| code * scales[lane]);
+                }
+            }
+        }
+    }
+
+    /// Row `output` as f32.
+    pub fn row(&self, output: usize) -> Vec<f32> {
+        let mut block = [[0.0; PANEL]; QUANT_BLOCK];
+        let n_blocks = self.n_in / QUANT_BLOCK;
+        let mut row = Vec::with_capacity(self.n_in);
+        for slot in output / PANEL * n_blocks..(output / PANEL + 1) * n_blocks {
+            self.unpack_block(slot, &mut block);
+            row.extend(block.iter().map(|inputs| inputs[output % PANEL]));
+        }
+        row
+    }
+}
+
+/// Unpacks 4-bit codes: low halves of the bytes are the block's first inputs, high halves its last.
+#[inline(always)]
+fn halves(out: &mut [[f32; PANEL]; QUANT_BLOCK], codes: &[[u8; PANEL]], value: impl Fn(f32, usize) -> f32) {
+    let (low, high) = out.split_at_mut(QUANT_BLOCK / 2);
+    for ((low, high), codes) in low.iter_mut().zip(high).zip(codes) {
+        codes::halves(codes, |lane, low_code, high_code| {
+            low[lane] = value(low_code, lane);
+            high[lane] = value(high_code, lane);
+        });
+    }
+}
+
+/// The values of one input's codes.
+#[inline(always)]
+fn lanes(mut codes: [f32; PANEL], value: impl Fn(f32, usize) -> f32) -> [f32; PANEL] {
+    for (lane, code) in codes.iter_mut().enumerate() {
+        *code = value(*code, lane);
+    }
+    codes
+}
+
+/// Bytes as f32: the low and the high half of each, or all of it with its sign.
+#[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
+mod codes {
+    use super::PANEL;
+
+    #[inline(always)]
+    pub fn halves(bytes: &[u8; PANEL], mut take: impl FnMut(usize, f32, f32)) {
+        for (lane, byte) in bytes.iter().enumerate() {
+            take(lane, f32::from(byte & 15), f32::from(byte >> 4));
+        }
+    }
+
+    #[inline(always)]
+    pub fn signed(bytes: &[u8; PANEL]) -> [f32; PANEL] {
+        bytes.map(|byte| f32::from(byte.cast_signed()))
+    }
+}
+
+/// The same in wasm's vectors, which the compiler does not find by itself.
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+mod codes {
+    use core::arch::wasm32::{
+        f32x4_convert_i32x4, i8x16_splat, i16x8_extend_high_i8x16, i16x8_extend_low_i8x16,
+        i32x4_extend_high_i16x8, i32x4_extend_low_i16x8, u8x16_shr, v128, v128_and, v128_load, v128_store,
+    };
+
+    use super::PANEL;
+
+    #[inline(always)]
+    pub fn halves(bytes: &[u8; PANEL], mut take: impl FnMut(usize, f32, f32)) {
+        let bytes = load(bytes);
+        let (low, high) = (widen(v128_and(bytes, i8x16_splat(15))), widen(u8x16_shr(bytes, 4)));
+        for (lane, (low, high)) in low.into_iter().zip(high).enumerate() {
+            take(lane, low, high);
+        }
+    }
+
+    #[inline(always)]
+    pub fn signed(bytes: &[u8; PANEL]) -> [f32; PANEL] {
+        widen(load(bytes))
+    }
+
+    #[inline(always)]
+    fn load(bytes: &[u8; PANEL]) -> v128 {
+        // SAFETY: sixteen bytes are a vector.
+        unsafe { v128_load(bytes.as_ptr().cast()) }
+    }
+
+    /// Sixteen signed bytes as f32.
+    #[inline(always)]
+    fn widen(bytes: v128) -> [f32; PANEL] {
+        let (low, high) = (i16x8_extend_low_i8x16(bytes), i16x8_extend_high_i8x16(bytes));
+        let quarters = [
+            i32x4_extend_low_i16x8(low),
+            i32x4_extend_high_i16x8(low),
+            i32x4_extend_low_i16x8(high),
+            i32x4_extend_high_i16x8(high),
+        ];
+        let mut values = [0.0; PANEL];
+        for (values, codes) in values.as_chunks_mut::<4>().0.iter_mut().zip(quarters) {
+            // SAFETY: a vector is four values.
+            unsafe { v128_store(values.as_mut_ptr().cast(), f32x4_convert_i32x4(codes)) };
+        }
+        values
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::borrow::Cow;
+
+    use candle_core::quantized::{GgmlDType, QTensor};
+    use candle_core::{Device, Tensor};
+
+    use super::*;
+    use crate::backend::cpu::matmul::{PackedMatrix, matmul};
+
+    /// A matrix quantised by candle, packed by us and unpacked by candle.
+    fn both(dtype: GgmlDType, kind: QuantKind, n_out: usize, n_in: usize) -> (QuantizedPanels, Vec<f32>) {
+        let values: Vec<f32> = (0..n_out * n_in).map(|i| ((i * 7919 % 1013) as f32 - 400.0) / 97.0).collect();
+        let tensor = Tensor::from_vec(values, (n_out, n_in), &Device::Cpu).expect("a tensor");
+        let quantized = QTensor::quantize(&tensor, dtype).expect("candle quantises");
+        let unpacked = quantized.dequantize(&Device::Cpu).and_then(|tensor| tensor.flatten_all()?.to_vec1());
+        let rows = quantized.data().expect("bytes").into_owned();
+        let matrix = QuantizedMatrix { kind, n_in, rows: Cow::Owned(rows) };
+        (QuantizedPanels::pack(&matrix), unpacked.expect("candle unpacks"))
+    }
+
+    const KINDS: [(GgmlDType, QuantKind); 3] = [
+        (GgmlDType::Q4_0, QuantKind::Q4_0),
+        (GgmlDType::Q4_1, QuantKind::Q4_1),
+        (GgmlDType::Q8_0, QuantKind::Q8_0),
+    ];
+
+    #[test]
+    fn every_kind_unpacks_to_candles_bits() {
+        for (dtype, kind) in KINDS {
+            for n_out in [1, 16, 37] {
+                let (panels, wanted) = both(dtype, kind, n_out, 96);
+                let rows: Vec<f32> = (0..n_out).flat_map(|output| panels.row(output)).collect();
+                let bits = |values: &[f32]| values.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
+                assert_eq!(bits(&rows), bits(&wanted), "{kind:?}, {n_out} rows");
+            }
+        }
+    }
+
+    #[test]
+    fn products_have_the_bits_of_unpacked_weights() {
+        for (dtype, kind) in KINDS {
+            // More inputs than a product takes at once.
+            let (n_out, n_in) = (37, 704);
+            let (panels, unpacked) = both(dtype, kind, n_out, n_in);
+            let quantized = PackedMatrix::Quantized(panels);
+            let plain = PackedMatrix::pack(&unpacked, n_in);
+            for n_rows in [1, 2, 5] {
+                let x: Vec<f32> = (0..n_rows * n_in).map(|i| ((i * 31 % 89) as f32 - 44.0) / 30.0).collect();
+                assert_eq!(matmul(&x, &quantized), matmul(&x, &plain), "{kind:?}, {n_rows} rows");
+            }
+        }
+    }
+}
