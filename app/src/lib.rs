@@ -1,6 +1,7 @@
 //! Headlight in the browser: the page, and the worker that runs the engine. They meet in [`protocol`] and nowhere
 //! else. Modules that touch the browser are compiled for wasm32 alone; the rest is tested natively.
 
+pub mod embed;
 pub mod link;
 pub mod live;
 pub mod models;

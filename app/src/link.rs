@@ -125,11 +125,13 @@ pub enum Part {
     Inspector,
     /// Effects along the prompt, plots and layers.
     Plots,
+    /// The assignment.
+    Lesson,
 }
 
 impl Part {
     /// Every part, from the top of the page.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Prompt,
         Self::Tokens,
         Self::Output,
@@ -138,6 +140,7 @@ impl Part {
         Self::Pattern,
         Self::Inspector,
         Self::Plots,
+        Self::Lesson,
     ];
 
     /// Its name in links and addresses.
@@ -151,6 +154,7 @@ impl Part {
             Self::Pattern => "pattern",
             Self::Inspector => "inspector",
             Self::Plots => "plots",
+            Self::Lesson => "lesson",
         }
     }
 }

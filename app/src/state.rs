@@ -23,6 +23,7 @@ use self::lab::{Lab, LabMsg};
 use self::settings::Settings;
 use self::share::Shared;
 
+use crate::embed::EmbedFlags;
 use crate::link::{BackendChoice, Link, Part};
 use crate::models::{FIRST_MODEL, ManifestModel, manifest};
 use crate::protocol::{Call, ErrorReport, ModelSource, Progress, View, ViewRequest};
@@ -172,6 +173,8 @@ pub struct AppState {
     pub held_token: Option<usize>,
     /// Parts of the page that are not shown.
     pub hide: BTreeSet<Part>,
+    /// What an embedded page is asked to be; none on a page of its own.
+    pub embed: Option<EmbedFlags>,
     /// Which engine is wished for.
     pub backend: BackendChoice,
     /// The link that the page was opened on last.
@@ -215,6 +218,7 @@ impl Default for AppState {
             compare: [String::new(), String::new()],
             held_token: None,
             hide: BTreeSet::new(),
+            embed: None,
             backend: BackendChoice::default(),
             shared: None,
             opening: None,
@@ -229,6 +233,12 @@ impl AppState {
     /// The head in the inspector: the held one, else the preview.
     pub fn shown_head(&self) -> Option<HeadId> {
         self.selected.or(self.preview)
+    }
+
+    /// Whether a part of the page is shown: as an embed's flags say, else as the link does.
+    pub fn shows(&self, part: Part) -> bool {
+        let flag = self.embed.as_ref().and_then(|flags| flags.parts.get(&part).copied());
+        flag.unwrap_or_else(|| !self.hide.contains(&part))
     }
 
     /// Whether a BOS is put before the prompt.
