@@ -58,7 +58,7 @@ impl EmbedFlags {
         for pair in query.split('&') {
             let (name, value) = pair.split_once('=').unwrap_or((pair, "1"));
             match name {
-                "embed" => is_embed = is_on(value).unwrap_or(is_embed),
+                "embed" => is_embed = value.is_empty() || is_on(value).unwrap_or(is_embed),
                 "readonly" => flags.is_read_only = is_on(value).unwrap_or(flags.is_read_only),
                 "start" => flags.start = if value == "click" { Start::Click } else { Start::Now },
                 "theme" => {

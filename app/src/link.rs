@@ -13,6 +13,7 @@ use miniz_oxide::inflate::{TINFLStatus, decompress_to_vec_with_limit};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::lesson::Lesson;
 use crate::models::FIRST_MODEL;
 use crate::protocol::{ErrorReport, ModelFormat, PlacedEdit};
 use crate::state::edits::HeadSet;
@@ -32,6 +33,7 @@ const PROMPT_1: &str = "On Monday Zorbax met Quill Mandrik. On Tuesday Zorbax me
 
 /// What a link says. Fields that are left out stand for their defaults, which therefore never change within a version.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
 #[serde(default, deny_unknown_fields)]
 pub struct Link {
     /// The model.
@@ -58,6 +60,8 @@ pub struct Link {
     pub detectors: Settings,
     /// Parts of the page that are not shown.
     pub hide: BTreeSet<Part>,
+    /// An assignment.
+    pub lesson: Option<Lesson>,
     /// Which engine is wished for.
     pub backend: BackendChoice,
     /// What whoever made the link saw.
@@ -79,6 +83,7 @@ impl Default for Link {
             lab: LabSettings::default(),
             detectors: Settings::default(),
             hide: BTreeSet::new(),
+            lesson: None,
             backend: BackendChoice::default(),
             numbers: None,
         }
@@ -87,6 +92,7 @@ impl Default for Link {
 
 /// Which model a link is about.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
 #[serde(default, deny_unknown_fields)]
 pub struct LinkedModel {
     /// The manifest's id, or a file's name.
@@ -107,6 +113,7 @@ impl Default for LinkedModel {
 
 /// Parts of the page that a link can hide.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
 #[serde(rename_all = "snake_case")]
 pub enum Part {
     /// The prompt's editor.
@@ -161,6 +168,7 @@ impl Part {
 
 /// Which engine is wished for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
 #[serde(rename_all = "lowercase")]
 pub enum BackendChoice {
     /// Whichever is best here.
@@ -174,6 +182,7 @@ pub enum BackendChoice {
 
 /// What the sender saw, rounded to a millionth.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
 #[serde(deny_unknown_fields)]
 pub struct Numbers {
     /// The first digits of the weights' sha256.
@@ -278,7 +287,10 @@ impl Link {
 
     /// Reads the same.
     pub fn of_value(value: Value) -> Result<Self, LinkError> {
-        serde_json::from_value(value).map_err(|error| LinkError::Unreadable(error.to_string()))
+        let link: Self =
+            serde_json::from_value(value).map_err(|error| LinkError::Unreadable(error.to_string()))?;
+        link.lesson.as_ref().map_or(Ok(()), Lesson::check).map_err(LinkError::Unreadable)?;
+        Ok(link)
     }
 
     /// The view alone, without the sender's numbers.

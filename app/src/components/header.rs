@@ -2,7 +2,7 @@
 
 use leptos::prelude::*;
 
-use super::{page, picker::ModelPicker, theme::ThemeToggle};
+use super::{embed_dialog::EmbedDialog, page, picker::ModelPicker, theme::ThemeToggle};
 use crate::state::WorkerState;
 
 /// The page's header.
@@ -16,6 +16,7 @@ pub fn Header() -> impl IntoView {
             </div>
             <EngineBadge />
             <ModelPicker />
+            <EmbedDialog />
             <ThemeToggle />
         </header>
     }
@@ -23,7 +24,7 @@ pub fn Header() -> impl IntoView {
 
 /// Which engine answers, and whether it does.
 #[component]
-fn EngineBadge() -> impl IntoView {
+pub fn EngineBadge() -> impl IntoView {
     let page = page();
     let worker = page.select(|state| state.worker.clone());
     let engine = page.select(|state| state.view.as_ref().map(|view| view.run.provenance.engine.clone()));
