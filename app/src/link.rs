@@ -344,4 +344,6 @@ fn without_defaults(value: Value, defaults: &Value) -> Value {
 }
 
 #[cfg(test)]
+mod builders;
+#[cfg(test)]
 mod tests;
