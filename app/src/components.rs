@@ -1,6 +1,7 @@
 //! The page's components: thin views of [`AppState`] in leptos. What they show is computed in `view_model`, what
 //! happens is decided in `state`; here are the DOM, the canvas and the keyboard.
 
+mod address;
 mod along;
 mod banner;
 mod detector;
@@ -26,6 +27,7 @@ mod retrieval;
 mod runner;
 mod scatter;
 mod settings;
+mod share;
 mod strongest;
 mod theme;
 mod writes;
@@ -113,7 +115,7 @@ fn App() -> impl IntoView {
     if !waits {
         start();
     }
-    embed::open_address(page);
+    address::follow(page);
     listen_to_keys(page);
     view! {
         <Show when=move || is_started.get() fallback=move || view! { <embed::Still on_start=start /> }>
@@ -130,6 +132,7 @@ fn Whole() -> impl IntoView {
     let is_stale = page.select(|state| state.is_stale);
     view! {
         {if is_embed { view! { <embed::EmbedBar /> }.into_any() } else { view! { <header::Header /> }.into_any() }}
+        <share::SharedNote />
         <main class="columns" class:columns-stale=move || is_stale.get()>
             <div class="column">
                 <Of part=Part::Lesson>

@@ -287,6 +287,9 @@ impl Link {
 
     /// Reads the same.
     pub fn of_value(value: Value) -> Result<Self, LinkError> {
+        if !value.is_object() {
+            return Err(LinkError::Unreadable("a view is an object".to_owned()));
+        }
         let link: Self =
             serde_json::from_value(value).map_err(|error| LinkError::Unreadable(error.to_string()))?;
         link.lesson.as_ref().map_or(Ok(()), Lesson::check).map_err(LinkError::Unreadable)?;

@@ -9,6 +9,7 @@ pub mod measure;
 pub mod plot;
 pub mod retrieval;
 pub mod scatter;
+pub mod share;
 
 use headlight_core::ids::HeadId;
 use headlight_core::report::{ModelInfo, RunReport, TokenLogit, TokensReport};

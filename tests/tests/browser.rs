@@ -1,52 +1,12 @@
 //! The built page in a real Chromium: open it, type, look at heads, load SmolLM2, break things.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use anyhow::ensure;
+use headlight_tests::page::{LONG, SOON, by_id, click, open, text_of, type_prompt};
 use serde_json::{Value, json};
 use xtask::browser::{Browser, BrowserOptions};
 use xtask::paths;
-use xtask::server::{Serving, serve_dir};
-
-const SOON: Duration = Duration::from_secs(30);
-const LONG: Duration = Duration::from_secs(240);
-
-/// The page under a sub-path of an ordinary static server, its bundled model loaded.
-async fn open(options: BrowserOptions) -> anyhow::Result<Browser> {
-    let serving = Serving { sub_path: "/course/week-3/".to_owned(), ..Serving::default() };
-    let address = serve_dir(&paths::dist(), serving).await?;
-    let browser = Browser::start(options).await?;
-    browser.client.goto(&format!("http://{address}/course/week-3/index.html")).await?;
-    browser.wait_until("!!window.headlight", SOON).await?;
-    browser.eval("window.headlight.ready").await?;
-    browser.wait_until("document.querySelector('[data-testid=\"next-token-0\"]') !== null", SOON).await?;
-    Ok(browser)
-}
-
-async fn type_prompt(browser: &Browser, text: &str) -> anyhow::Result<()> {
-    let script = format!(
-        "(() => {{ const area = document.querySelector('[data-testid=\"prompt\"]'); area.value = {}; \
-         area.dispatchEvent(new Event('input', {{bubbles: true}})); return true; }})()",
-        json!(text)
-    );
-    browser.eval(&script).await.map(|_| ())
-}
-
-fn by_id(id: &str) -> String {
-    format!("document.querySelector('[data-testid=\"{id}\"]')")
-}
-
-async fn click(browser: &Browser, id: &str) -> anyhow::Result<()> {
-    let element = by_id(id);
-    browser.wait_until(&format!("{element} !== null"), SOON).await?;
-    browser.eval(&format!("{element}.click()")).await.map(|_| ())
-}
-
-async fn text_of(browser: &Browser, id: &str) -> anyhow::Result<String> {
-    let value = browser.eval(&format!("{0} ? {0}.textContent : ''", by_id(id))).await?;
-    Ok(value.as_str().unwrap_or_default().to_owned())
-}
 
 fn artifact(name: &str) -> PathBuf {
     paths::artifacts().join(name)

@@ -113,9 +113,7 @@ fn browser_tests() -> anyhow::Result<()> {
         "--features",
         "browser",
         "--test",
-        "browser",
-        "--test",
-        "browser_embeds",
+        "browser*",
         "--",
     ]);
     // One browser at a time: two cores run one page well.

@@ -3,41 +3,14 @@
 
 use leptos::prelude::*;
 
-use super::{Page, header::EngineBadge, page};
+use super::{address::address_of, header::EngineBadge, page};
 use crate::embed::EmbedFlags;
-use crate::link::{Link, Part};
-use crate::state::Msg;
+use crate::link::Part;
 use crate::state::lesson::Fixed;
 
 /// The flags of this page's address.
 pub fn flags() -> Option<EmbedFlags> {
     EmbedFlags::of_query(&window().location().search().unwrap_or_default())
-}
-
-/// Opens the view that the frame's address names. Nothing is ever written there.
-pub fn open_address(page: Page) {
-    let fragment = window().location().hash().unwrap_or_default();
-    if fragment.is_empty() {
-        return;
-    }
-    page.send(match Link::decode(&fragment) {
-        Ok(link) => Msg::Open(Box::new(link)),
-        Err(error) => Msg::Failed(error.report()),
-    });
-}
-
-/// Where the page is, without query and fragment.
-pub fn page_address() -> String {
-    let location = window().location();
-    [location.origin(), location.pathname()].map(Result::unwrap_or_default).concat()
-}
-
-/// The full page's address for a view.
-pub fn address_of(link: &Link) -> String {
-    match link.encode() {
-        letters if letters.is_empty() => page_address(),
-        letters => format!("{}#{letters}", page_address()),
-    }
 }
 
 /// What stands at the top of an embed: the model, its engine, and the way out.

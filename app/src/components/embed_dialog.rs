@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use leptos::{html, prelude::*};
 
-use super::embed::{address_of, page_address};
+use super::address::{address_of, page_address};
 use super::{Page, page};
 use crate::embed::{EmbedFlags, Start};
 use crate::lesson::{Lesson, Lock, lines_of_questions, questions_of_lines};

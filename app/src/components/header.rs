@@ -2,7 +2,7 @@
 
 use leptos::prelude::*;
 
-use super::{embed_dialog::EmbedDialog, page, picker::ModelPicker, theme::ThemeToggle};
+use super::{embed_dialog::EmbedDialog, page, picker::ModelPicker, share::Share, theme::ThemeToggle};
 use crate::state::WorkerState;
 
 /// The page's header.
@@ -16,6 +16,7 @@ pub fn Header() -> impl IntoView {
             </div>
             <EngineBadge />
             <ModelPicker />
+            <Share />
             <EmbedDialog />
             <ThemeToggle />
         </header>

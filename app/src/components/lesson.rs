@@ -3,7 +3,7 @@
 use leptos::prelude::*;
 use wasm_bindgen::prelude::*;
 
-use super::embed::address_of;
+use super::address::address_of;
 use super::{Page, page};
 use crate::lesson::{AnswerKind, AnswerSheet, Question};
 use crate::state::Msg;

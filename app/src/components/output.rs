@@ -36,16 +36,35 @@ pub fn OutputCard() -> impl IntoView {
 fn NoRun() -> impl IntoView {
     let page = page();
     let is_empty = page.select(|state| state.model.is_some() && state.is_prompt_empty());
+    let sent = page.select(|state| state.sent_tokens());
     view! {
-        <div class="empty" data-testid="no-run">
-            {move || {
-                if is_empty.get() {
-                    "The prompt is empty. Type something, or take an example, to see what the model expects next."
-                } else {
-                    "The model's expectations appear here."
+        {move || match sent.get() {
+            Some(rows) => {
+                let row = |(text, probability): (String, f32)| {
+                    view! {
+                        <li class="next-row" data-testid="sent-token">
+                            <span class="bar-fill" style:width=format!("{:.2}%", probability * 100.0)></span>
+                            <span class="next-token">{text}</span>
+                            <span class="next-percent">{percent_text(probability)}</span>
+                        </li>
+                    }
+                };
+                view! {
+                    <p class="quiet">"What the link's sender saw, until this browser has computed it:"</p>
+                    <ol class="next-list">{rows.into_iter().map(row).collect_view()}</ol>
                 }
-            }}
-        </div>
+                    .into_any()
+            }
+            None => {
+                let text = match is_empty.get() {
+                    true => {
+                        "The prompt is empty. Type something, or take an example, to see what the model expects next."
+                    }
+                    false => "The model's expectations appear here.",
+                };
+                view! { <div class="empty" data-testid="no-run">{text}</div> }.into_any()
+            }
+        }}
     }
 }
 

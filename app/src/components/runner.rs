@@ -9,7 +9,7 @@ use std::time::Duration;
 use leptos::prelude::*;
 use leptos::task::spawn_local;
 
-use super::{Page, embed, theme};
+use super::{Page, address, theme};
 use crate::api::{self, Host, Topic, WithNumbers};
 use crate::client::{Client, ClientEvent};
 use crate::protocol::{Call, ModelSource, Reply, ViewRequest};
@@ -143,7 +143,7 @@ fn host(page: Page) -> Host {
             })
         }),
         open: Box::new(move |link| page.send(Msg::Open(Box::new(link)))),
-        address: embed::address_of,
+        address: address::address_of,
         model_is_fixed: Box::new(move || page.state.with_untracked(|state| state.why_fixed(Fixed::Model))),
     }
 }

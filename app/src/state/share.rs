@@ -128,16 +128,31 @@ impl AppState {
         score_of(&scores, head).filter(|score| score.is_finite())
     }
 
-    /// Whether this browser computed what the sender of the opened link saw; none if the link said nothing of that.
+    /// The next tokens that the sender of a link saw, with their probabilities, while nothing of one's own is there.
+    pub fn sent_tokens(&self) -> Option<Vec<(String, f32)>> {
+        let numbers = self.shared.as_ref()?.link.numbers.as_ref().filter(|_| self.view.is_none())?;
+        let row = |(_, text, logprob): &(_, String, f32)| (token_text(text), logprob.exp().clamp(0.0, 1.0));
+        Some(numbers.top.iter().map(row).collect())
+    }
+
+    /// Whether the page shows what was made of the link that was opened last.
+    pub fn is_as_opened(&self) -> bool {
+        let applied = self.shared.as_ref().and_then(|shared| shared.applied.as_deref());
+        applied.is_some_and(|applied| *applied == self.link())
+    }
+
+    /// Whether this browser computed what the sender of the opened link saw; none if there is nothing to say.
     pub fn verdict(&self) -> Option<Verdict> {
         let shared = self.shared.as_ref()?;
-        let numbers = shared.link.numbers.as_ref()?;
-        let Some(applied) = &shared.applied else { return Some(Verdict::Waiting) };
-        if **applied != self.link() {
-            return Some(Verdict::Changed);
+        if shared.applied.is_some() && !self.is_as_opened() {
+            return shared.link.numbers.as_ref().map(|_| Verdict::Changed);
         }
         if !shared.misfits.is_empty() {
             return Some(Verdict::Different(shared.misfits.clone()));
+        }
+        let numbers = shared.link.numbers.as_ref()?;
+        if shared.applied.is_none() {
+            return Some(Verdict::Waiting);
         }
         let Some(own) = self.numbers() else { return Some(Verdict::Waiting) };
         Some(compare(numbers, &own, self))

@@ -49,6 +49,7 @@ fn a_link_opens_as_the_page_that_it_was_made_on() {
 #[test]
 fn the_senders_numbers_are_reproduced_or_told_apart() {
     let mut sender = page(&[token(3, -0.5), token(4, -1.5)]);
+    update(&mut sender, Msg::Typed("hello".to_owned()));
     update(&mut sender, Msg::ToggleHead(HeadId::new(1, 2)));
     answer(&mut sender, &[token(3, -0.5), token(4, -1.5)]);
     let link = sender.link_with_numbers();
