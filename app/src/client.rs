@@ -31,29 +31,27 @@ fn is_opaque() -> bool {
 }
 
 /// A worker from a script that this page wrote itself and that imports the engine by its absolute address; the server
-/// must let any origin read it (`Access-Control-Allow-Origin: *`, as static hosts send).
-fn opaque_worker(options: &WorkerOptions) -> Result<Worker, JsValue> {
-    let location = web_sys::window().ok_or(JsValue::NULL)?.location();
-    let base = web_sys::Url::new(&location.href()?)?;
-    let address = |relative: &str| web_sys::Url::new_with_base(relative, &base.href()).map(|url| url.href());
-    let text = |url: String| serde_json::to_string(&url).unwrap_or_default();
+/// must let any origin read it (`Access-Control-Allow-Origin: *`, as static hosts send). It is a classic worker: Chromium
+/// starts no module worker from a `blob:` of an opaque origin, but a classic one may import modules.
+fn opaque_worker() -> Result<Worker, JsValue> {
+    let base = web_sys::window().ok_or(JsValue::NULL)?.location().href()?;
+    let address = |relative: &str| {
+        let url = web_sys::Url::new_with_base(relative, &base)?;
+        Ok::<_, JsValue>(serde_json::to_string(&url.href()).unwrap_or_default())
+    };
+    // A failure is thrown where the page's error handler hears it.
     let script = format!(
-        "import init from {};\nself.headlightBase = {};\nawait init({{ module_or_path: {} }});",
-        text(address(WORKER_MODULE)?),
-        text(address("./")?),
-        text(address(WORKER_WASM)?),
+        "self.headlightBase = {};\nimport({}).then((engine) => engine.default({{ module_or_path: {} }}))\
+         .catch((error) => setTimeout(() => {{ throw error; }}));",
+        address("./")?,
+        address(WORKER_MODULE)?,
+        address(WORKER_WASM)?,
     );
     let kind = web_sys::BlobPropertyBag::new();
     kind.set_type("text/javascript");
     let parts = js_sys::Array::of1(&script.as_str().into());
-    let from_blob = web_sys::Blob::new_with_str_sequence_and_options(&parts, &kind)
-        .and_then(|blob| web_sys::Url::create_object_url_with_blob(&blob))
-        .and_then(|url| Worker::new_with_options(&url, options));
-    // Some policies allow no blob: but data:.
-    from_blob.or_else(|_| {
-        let url = format!("data:text/javascript,{}", String::from(js_sys::encode_uri_component(&script)));
-        Worker::new_with_options(&url, options)
-    })
+    let blob = web_sys::Blob::new_with_str_sequence_and_options(&parts, &kind)?;
+    Worker::new(&web_sys::Url::create_object_url_with_blob(&blob)?)
 }
 
 /// What a client tells its page unasked.
@@ -144,8 +142,7 @@ impl Client {
         options.set_type(WorkerType::Module);
         // The version keeps a cached worker of another build from answering.
         let url = format!("{WORKER_URL}?v={}", env!("CARGO_PKG_VERSION"));
-        let worker =
-            if is_opaque() { opaque_worker(&options) } else { Worker::new_with_options(&url, &options) };
+        let worker = if is_opaque() { opaque_worker() } else { Worker::new_with_options(&url, &options) };
         let worker = match worker {
             Ok(worker) => worker,
             Err(cause) => {
