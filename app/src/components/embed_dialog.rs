@@ -366,17 +366,13 @@ fn Snippet(label: &'static str, testid: &'static str, text: Memo<String>) -> imp
     let area = NodeRef::<html::Textarea>::new();
     let is_copied = RwSignal::new(false);
     let copy = move |_| {
-        let promise = window().navigator().clipboard().write_text(&text.get_untracked());
+        // Where the clipboard is refused the text stays selected for the keyboard's own copy.
+        if let Some(area) = area.get_untracked() {
+            area.select();
+        }
+        let copied = window().navigator().clipboard().write_text(&text.get_untracked());
         leptos::task::spawn_local(async move {
-            match wasm_bindgen_futures::JsFuture::from(promise).await {
-                Ok(_) => is_copied.set(true),
-                // Where copying is not allowed the text is selected, ready for the keyboard.
-                Err(_) => {
-                    if let Some(area) = area.get_untracked() {
-                        area.select();
-                    }
-                }
-            }
+            is_copied.set(wasm_bindgen_futures::JsFuture::from(copied).await.is_ok());
         });
     };
     Effect::new(move |_| {

@@ -272,7 +272,7 @@ impl Sites {
 #[cfg_attr(
     feature = "ts",
     derive(ts_rs::TS),
-    ts(type = "Edit & Sites & { positions?: Array<number> | null }")
+    ts(type = "Edit & Partial<Sites> & { positions?: Array<number> | null }")
 )]
 #[serde(try_from = "Map<String, Value>", into = "Map<String, Value>")]
 pub struct Intervention {
