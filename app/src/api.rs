@@ -2,7 +2,7 @@
 //! the command line prints, or rejects with an `Error` that has `code`, `recoverable` and `detail`.
 
 use std::cell::RefCell;
-use std::future::Future;
+use std::future::{Future, ready};
 use std::rc::Rc;
 
 use headlight_core::detect::DOCS;
@@ -157,19 +157,22 @@ pub fn install(client: &Client, host: Host) {
     let host = Rc::new(host);
     let api = Object::new();
     set(&api, "version", &env!("CARGO_PKG_VERSION").into());
-    let ready = client.clone();
-    set(&api, "ready", &promise(async move { ready.first_model().await }));
+    let waiting = client.clone();
+    set(&api, "ready", &promise(async move { waiting.first_model().await }));
     method(&api, "models", client, async |_, _: JsValue, _| Ok(manifest()));
     let of_load = Rc::clone(&host);
-    method(&api, "load", client, async move |client, args: JsValue, _| {
-        let args: LoadArgs = read(args)?;
-        if let Some(why) = (of_load.model_is_fixed)() {
-            return Err(ErrorReport { code: "locked".to_owned(), ..bad_request(why) });
+    method(&api, "load", client, move |client, args: JsValue, _| {
+        let why_fixed = (of_load.model_is_fixed)();
+        async move {
+            let args: LoadArgs = read(args)?;
+            if let Some(why) = why_fixed {
+                return Err(ErrorReport { code: "locked".to_owned(), ..bad_request(why) });
+            }
+            check_backend(args.backend.as_deref())?;
+            let unknown =
+                || bad_request(&format!("there is no model \"{}\"; see headlight.models()", args.model));
+            client.choose_model(source_of(&args.model).ok_or_else(unknown)?).await
         }
-        check_backend(args.backend.as_deref())?;
-        let unknown =
-            || bad_request(&format!("there is no model \"{}\"; see headlight.models()", args.model));
-        client.choose_model(source_of(&args.model).ok_or_else(unknown)?).await
     });
     method(&api, "tokenize", client, async |client, text: JsValue, options| {
         let text = text.as_string().ok_or_else(|| bad_request("tokenize takes a text"))?;
@@ -222,16 +225,18 @@ pub fn install(client: &Client, host: Host) {
         Ok(())
     });
     let of_state = Rc::clone(&host);
-    method(&api, "state", client, async move |_, _: JsValue, _| {
-        Ok((of_state.link)(WithNumbers::No).to_value())
+    method(&api, "state", client, move |_, _: JsValue, _| {
+        ready(Ok((of_state.link)(WithNumbers::No).to_value()))
     });
     let of_set = Rc::clone(&host);
-    method(&api, "setState", client, async move |_, view: JsValue, _| {
-        (of_set.open)(link_of(&view)?);
-        Ok((of_set.link)(WithNumbers::No).to_value())
+    method(&api, "setState", client, move |_, view: JsValue, _| {
+        ready(link_of(&view).map(|link| {
+            (of_set.open)(link);
+            (of_set.link)(WithNumbers::No).to_value()
+        }))
     });
-    method(&api, "link", client, async move |_, _: JsValue, _| {
-        Ok((host.address)(&(host.link)(WithNumbers::Yes)))
+    method(&api, "link", client, move |_, _: JsValue, _| {
+        ready(Ok((host.address)(&(host.link)(WithNumbers::Yes))))
     });
     let on = Closure::<dyn Fn(JsValue, JsValue) -> Result<JsValue, JsValue>>::new(
         |name: JsValue, listener: JsValue| listen(&name, listener),

@@ -8,7 +8,6 @@ mod detector;
 mod edits;
 mod effect;
 mod embed;
-mod embed_dialog;
 mod evidence;
 mod footer;
 mod head_map;

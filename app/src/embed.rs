@@ -21,16 +21,6 @@ pub enum Start {
     Click,
 }
 
-impl Start {
-    /// Its name in addresses.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Now => "now",
-            Self::Click => "click",
-        }
-    }
-}
-
 /// What an embed is asked to be.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EmbedFlags {
@@ -79,29 +69,6 @@ impl EmbedFlags {
         }
         is_embed.then_some(flags)
     }
-
-    /// The query, without `?`.
-    pub fn query(&self) -> String {
-        let mut pairs = vec!["embed=1".to_owned()];
-        pairs.extend(
-            self.parts.iter().map(|(part, is_shown)| format!("{}={}", part.name(), u8::from(*is_shown))),
-        );
-        if self.is_read_only {
-            pairs.push("readonly=1".to_owned());
-        }
-        if self.start == Start::Click {
-            pairs.push("start=click".to_owned());
-        }
-        match self.theme {
-            Some(Theme::Light) => pairs.push("theme=light".to_owned()),
-            Some(Theme::Dark) => pairs.push("theme=dark".to_owned()),
-            None => {}
-        }
-        if let Some(origins) = &self.origins {
-            pairs.push(format!("origins={}", origins.iter().cloned().collect::<Vec<_>>().join(",")));
-        }
-        pairs.join("&")
-    }
 }
 
 fn is_on(value: &str) -> Option<bool> {
@@ -138,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn flags_are_read_and_written() {
+    fn flags_are_read() {
         let query =
             "embed=1&prompt=0&map=1&readonly=1&start=click&theme=dark&origins=https://a.org,https://b.org:81";
         let flags = EmbedFlags::of_query(query).expect("an embed");
@@ -146,7 +113,6 @@ mod tests {
         assert!(flags.is_read_only);
         assert_eq!((flags.start, flags.theme), (Start::Click, Some(Theme::Dark)));
         assert_eq!(flags.origins.as_ref().map(BTreeSet::len), Some(2));
-        assert_eq!(flags.query(), query);
         let escaped = EmbedFlags::of_query("embed=1&origins=https%3A%2F%2Fa.org%2Chttps%3A%2F%2Fb.org");
         assert_eq!(escaped.and_then(|flags| flags.origins).map(|origins| origins.len()), Some(2));
     }

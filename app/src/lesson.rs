@@ -115,11 +115,6 @@ impl Lesson {
         Ok(())
     }
 
-    /// Whether there is nothing in it.
-    pub fn is_empty(&self) -> bool {
-        *self == Self::default()
-    }
-
     /// The text's paragraphs.
     pub fn paragraphs(&self) -> Vec<String> {
         paragraphs(&self.text)
@@ -130,40 +125,6 @@ fn paragraphs(text: &str) -> Vec<String> {
     let text = text.replace("\r\n", "\n");
     let pieces = text.split("\n\n").map(str::trim).filter(|piece| !piece.is_empty());
     pieces.map(str::to_owned).collect()
-}
-
-/// Questions as a teacher types them, one a line: `head: …`, `choice: … | a | b`, and anything else is answered in words.
-pub fn questions_of_lines(lines: &str) -> Vec<Question> {
-    let lines = lines.lines().map(str::trim).filter(|line| !line.is_empty());
-    lines.map(question_of_line).collect()
-}
-
-fn question_of_line(line: &str) -> Question {
-    let strip = |name: &str| {
-        let (start, rest) = line.split_once(':')?;
-        start.trim().eq_ignore_ascii_case(name).then(|| rest.trim().to_owned())
-    };
-    if let Some(ask) = strip("head") {
-        return Question { ask, kind: AnswerKind::Head, choices: Vec::new() };
-    }
-    if let Some(rest) = strip("choice") {
-        let mut pieces = rest.split('|').map(|piece| piece.trim().to_owned());
-        let ask = pieces.next().unwrap_or_default();
-        let choices: Vec<String> = pieces.filter(|piece| !piece.is_empty()).collect();
-        let kind = if choices.is_empty() { AnswerKind::Text } else { AnswerKind::Choice };
-        return Question { ask, kind, choices };
-    }
-    Question { ask: strip("text").unwrap_or_else(|| line.to_owned()), ..Question::default() }
-}
-
-/// The same, back as lines.
-pub fn lines_of_questions(questions: &[Question]) -> String {
-    let line = |question: &Question| match question.kind {
-        AnswerKind::Text => question.ask.clone(),
-        AnswerKind::Head => format!("head: {}", question.ask),
-        AnswerKind::Choice => format!("choice: {} | {}", question.ask, question.choices.join(" | ")),
-    };
-    questions.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
 /// A student's answers with what makes them checkable.
@@ -240,18 +201,6 @@ fn cell(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_line_is_a_question_of_its_kind() {
-        let lines = "Why?\n\nhead: Which head looks back?\nChoice: How many? | one | two |\n text: 1: 2?\nchoice: none";
-        let questions = questions_of_lines(lines);
-        let kinds: Vec<_> = questions.iter().map(|question| question.kind).collect();
-        use AnswerKind::{Choice, Head, Text};
-        assert_eq!(kinds, [Text, Head, Choice, Text, Text]);
-        assert_eq!(questions[2].choices, ["one", "two"]);
-        assert_eq!(questions[3].ask, "1: 2?");
-        assert_eq!(questions_of_lines(&lines_of_questions(&questions[..3])), questions[..3]);
-    }
 
     #[test]
     fn limits_are_kept() {

@@ -3,7 +3,6 @@
 
 pub mod colour;
 pub mod edits;
-pub mod embed;
 pub mod lens;
 pub mod measure;
 pub mod plot;

@@ -70,7 +70,7 @@ fn open(page: Page) {
 }
 
 /// Where the page is, without query and fragment.
-pub fn page_address() -> String {
+fn page_address() -> String {
     let location = window().location();
     [location.origin(), location.pathname()].map(Result::unwrap_or_default).concat()
 }

@@ -2,7 +2,7 @@
 
 use leptos::prelude::*;
 
-use super::{embed_dialog::EmbedDialog, page, picker::ModelPicker, share::Share, theme::ThemeToggle};
+use super::{page, picker::ModelPicker, share::Share, theme::ThemeToggle};
 use crate::state::WorkerState;
 
 /// The page's header.
@@ -17,7 +17,8 @@ pub fn Header() -> impl IntoView {
             <EngineBadge />
             <ModelPicker />
             <Share />
-            <EmbedDialog />
+            // Its dialog is a script of its own that index.html loads at the first click.
+            <button class="button" data-testid="embed-button" aria-haspopup="dialog">"Embed"</button>
             <ThemeToggle />
         </header>
     }
