@@ -1,7 +1,9 @@
 //! `window.headlight`: the command line's calls from scripts on the page. Every promise resolves to the same JSON as
 //! the command line prints, or rejects with an `Error` that has `code`, `recoverable` and `detail`.
 
-use std::future::Future;
+use std::cell::RefCell;
+use std::future::{Future, ready};
+use std::rc::Rc;
 
 use headlight_core::detect::DOCS;
 use headlight_core::ids::HeadId;
@@ -13,6 +15,7 @@ use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::future_to_promise;
 
 use crate::client::Client;
+use crate::link::Link;
 use crate::models::{manifest, source_of};
 use crate::protocol::{Call, ErrorReport, Reply};
 
@@ -56,19 +59,120 @@ fn default_repeats() -> usize {
     3
 }
 
+/// What of the page scripts can see and change.
+pub struct Host {
+    /// The view, with its numbers or without.
+    pub link: Box<dyn Fn(WithNumbers) -> Link>,
+    /// Shows a view.
+    pub open: Box<dyn Fn(Link)>,
+    /// The address of a view.
+    pub address: fn(&Link) -> String,
+    /// Why the model cannot be changed, if it cannot.
+    pub model_is_fixed: Box<dyn Fn() -> Option<&'static str>>,
+}
+
+/// Whether a link carries what its sender sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WithNumbers {
+    /// It does.
+    Yes,
+    /// The view alone.
+    No,
+}
+
+/// What scripts can listen to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Topic {
+    /// The view was changed.
+    State,
+    /// A prompt was run.
+    View,
+    /// Something went wrong.
+    Error,
+}
+
+impl Topic {
+    fn of_name(name: &str) -> Option<Self> {
+        match name {
+            "state" => Some(Self::State),
+            "view" => Some(Self::View),
+            "error" => Some(Self::Error),
+            _ => None,
+        }
+    }
+}
+
+thread_local! {
+    static LISTENERS: RefCell<Vec<(u32, Topic, Function)>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Tells scripts that listen; the value is made only for those.
+pub fn tell<T: Serialize>(topic: Topic, value: impl FnOnce() -> T) {
+    let listening: Vec<Function> = LISTENERS.with_borrow(|listeners| {
+        let of_topic = listeners.iter().filter(|(_, other, _)| *other == topic);
+        of_topic.map(|(_, _, function)| function.clone()).collect()
+    });
+    if listening.is_empty() {
+        return;
+    }
+    let value = value().serialize(&serde_wasm_bindgen::Serializer::json_compatible()).unwrap_or_default();
+    for function in listening {
+        // A listener's own failure is its own.
+        let _ = function.call1(&JsValue::UNDEFINED, &value);
+    }
+}
+
+/// `headlight.on(name, listener)`: gives a function that ends the listening.
+fn listen(name: &JsValue, listener: JsValue) -> Result<JsValue, JsValue> {
+    let topic = name.as_string().as_deref().and_then(Topic::of_name);
+    let listener: Option<Function> = listener.dyn_into().ok();
+    let Some((topic, listener)) = topic.zip(listener) else {
+        return Err(js_error(&bad_request(
+            "on takes \"state\", \"view\" or \"error\", and a function to call",
+        )));
+    };
+    let id = LISTENERS.with_borrow_mut(|listeners| {
+        let id = listeners.last().map_or(0, |(id, _, _)| id + 1);
+        listeners.push((id, topic, listener));
+        id
+    });
+    let stop = move || LISTENERS.with_borrow_mut(|listeners| listeners.retain(|(other, _, _)| *other != id));
+    Ok(Closure::<dyn FnMut()>::new(stop).into_js_value())
+}
+
+/// A view that a script hands over, by way of JSON: its parser bounds depth.
+fn link_of(value: &JsValue) -> Result<Link, ErrorReport> {
+    let unfit = |why: &str| bad_request(&format!("this is no view: {why}"));
+    let text = js_sys::JSON::stringify(value).map_err(|_| unfit("it is not plain JSON"))?;
+    let text = text.as_string().ok_or_else(|| unfit("it is not plain JSON"))?;
+    let value = serde_json::from_str(&text).map_err(|error| unfit(&error.to_string()))?;
+    Link::of_value(value).map_err(|error| {
+        let report = error.report();
+        unfit(&report.detail.unwrap_or(report.message))
+    })
+}
+
 /// Puts `headlight` on the window.
-pub fn install(client: &Client) {
+pub fn install(client: &Client, host: Host) {
+    let host = Rc::new(host);
     let api = Object::new();
     set(&api, "version", &env!("CARGO_PKG_VERSION").into());
-    let ready = client.clone();
-    set(&api, "ready", &promise(async move { ready.first_model().await }));
+    let waiting = client.clone();
+    set(&api, "ready", &promise(async move { waiting.first_model().await }));
     method(&api, "models", client, async |_, _: JsValue, _| Ok(manifest()));
-    method(&api, "load", client, async |client, args: JsValue, _| {
-        let args: LoadArgs = read(args)?;
-        check_backend(args.backend.as_deref())?;
-        let unknown =
-            || bad_request(&format!("there is no model \"{}\"; see headlight.models()", args.model));
-        client.choose_model(source_of(&args.model).ok_or_else(unknown)?).await
+    let of_load = Rc::clone(&host);
+    method(&api, "load", client, move |client, args: JsValue, _| {
+        let why_fixed = (of_load.model_is_fixed)();
+        async move {
+            let args: LoadArgs = read(args)?;
+            if let Some(why) = why_fixed {
+                return Err(ErrorReport { code: "locked".to_owned(), ..bad_request(why) });
+            }
+            check_backend(args.backend.as_deref())?;
+            let unknown =
+                || bad_request(&format!("there is no model \"{}\"; see headlight.models()", args.model));
+            client.choose_model(source_of(&args.model).ok_or_else(unknown)?).await
+        }
     });
     method(&api, "tokenize", client, async |client, text: JsValue, options| {
         let text = text.as_string().ok_or_else(|| bad_request("tokenize takes a text"))?;
@@ -128,6 +232,24 @@ pub fn install(client: &Client) {
         client.cancel_load();
         Ok(())
     });
+    let of_state = Rc::clone(&host);
+    method(&api, "state", client, move |_, _: JsValue, _| {
+        ready(Ok((of_state.link)(WithNumbers::No).to_value()))
+    });
+    let of_set = Rc::clone(&host);
+    method(&api, "setState", client, move |_, view: JsValue, _| {
+        ready(link_of(&view).map(|link| {
+            (of_set.open)(link);
+            (of_set.link)(WithNumbers::No).to_value()
+        }))
+    });
+    method(&api, "link", client, move |_, _: JsValue, _| {
+        ready(Ok((host.address)(&(host.link)(WithNumbers::Yes))))
+    });
+    let on = Closure::<dyn Fn(JsValue, JsValue) -> Result<JsValue, JsValue>>::new(
+        |name: JsValue, listener: JsValue| listen(&name, listener),
+    );
+    set(&api, "on", &on.into_js_value());
     let debug = Object::new();
     method(&debug, "crash", client, async |client, _: JsValue, _| {
         // Answered by the worker's end.
@@ -138,6 +260,9 @@ pub fn install(client: &Client) {
     });
     set(&api, "debug", &debug);
     set(&js_sys::global(), "headlight", &api);
+    if let (Some(window), Ok(event)) = (web_sys::window(), web_sys::Event::new("headlight-installed")) {
+        let _ = window.dispatch_event(&event);
+    }
 }
 
 fn check_backend(backend: Option<&str>) -> Result<(), ErrorReport> {

@@ -20,6 +20,41 @@ const WORKER_URL: &str = "./headlight-worker_loader.js";
 /// A worker that crashes this often without answering anything is not started again.
 const MAX_CRASHES_IN_A_ROW: u32 = 3;
 
+/// The worker's module and wasm as Trunk names them, relative to the page.
+const WORKER_MODULE: &str = "./headlight-worker.js";
+const WORKER_WASM: &str = "./headlight-worker_bg.wasm";
+
+/// Whether this page has an origin of its own only, as in a frame with `sandbox="allow-scripts"`: no script's address
+/// is then its own, so none may start a worker.
+fn is_opaque() -> bool {
+    let origin = js_sys::Reflect::get(&js_sys::global(), &"origin".into()).ok();
+    origin.and_then(|origin| origin.as_string()).is_some_and(|origin| origin == "null")
+}
+
+/// A worker from a script that this page wrote itself and that imports the engine by its absolute address; the server
+/// must let any origin read it (`Access-Control-Allow-Origin: *`, as static hosts send). It is a classic worker: Chromium
+/// starts no module worker from a `blob:` of an opaque origin, but a classic one may import modules.
+fn opaque_worker() -> Result<Worker, JsValue> {
+    let base = web_sys::window().ok_or(JsValue::NULL)?.location().href()?;
+    let address = |relative: &str| {
+        let url = web_sys::Url::new_with_base(relative, &base)?;
+        Ok::<_, JsValue>(serde_json::to_string(&url.href()).unwrap_or_default())
+    };
+    // A failure is thrown where the page's error handler hears it.
+    let script = format!(
+        "self.headlightBase = {};\nimport({}).then((engine) => engine.default({{ module_or_path: {} }}))\
+         .catch((error) => setTimeout(() => {{ throw error; }}));",
+        address("./")?,
+        address(WORKER_MODULE)?,
+        address(WORKER_WASM)?,
+    );
+    let kind = web_sys::BlobPropertyBag::new();
+    kind.set_type("text/javascript");
+    let parts = js_sys::Array::of1(&script.as_str().into());
+    let blob = web_sys::Blob::new_with_str_sequence_and_options(&parts, &kind)?;
+    Worker::new(&web_sys::Url::create_object_url_with_blob(&blob)?)
+}
+
 /// What a client tells its page unasked.
 #[derive(Clone, Debug)]
 pub enum ClientEvent {
@@ -175,7 +210,8 @@ impl Client {
         options.set_type(WorkerType::Module);
         // The version keeps a cached worker of another build from answering.
         let url = format!("{WORKER_URL}?v={}", env!("CARGO_PKG_VERSION"));
-        let worker = match Worker::new_with_options(&url, &options) {
+        let worker = if is_opaque() { opaque_worker() } else { Worker::new_with_options(&url, &options) };
+        let worker = match worker {
             Ok(worker) => worker,
             Err(cause) => {
                 let report =

@@ -7,6 +7,7 @@ mod banner;
 mod detector;
 mod edits;
 mod effect;
+mod embed;
 mod evidence;
 mod footer;
 mod head_map;
@@ -14,6 +15,7 @@ mod header;
 mod inspector;
 mod lab;
 mod layers;
+mod lesson;
 mod output;
 mod pattern;
 mod picker;
@@ -34,9 +36,13 @@ use std::sync::Arc;
 use leptos::prelude::*;
 use wasm_bindgen::JsCast;
 
+use crate::embed::Start;
+use crate::link::Part;
 use crate::protocol::View;
 use crate::state::edits::EditMsg;
+use crate::state::lesson::Fixed;
 use crate::state::{AppState, Msg, update};
+use embed::{Held, Of};
 use runner::Runner;
 
 /// The state and the way to change it, for every component.
@@ -94,33 +100,67 @@ pub fn mount() {
 
 #[component]
 fn App() -> impl IntoView {
-    let page =
-        Page { state: RwSignal::new(AppState::default()), runner: StoredValue::new_local(Runner::default()) };
+    let state = AppState { embed: embed::flags(), ..AppState::default() };
+    let waits = state.embed.as_ref().is_some_and(|flags| flags.start == Start::Click);
+    let page = Page { state: RwSignal::new(state), runner: StoredValue::new_local(Runner::default()) };
     provide_context(page);
-    page.runner.update_value(|runner| runner.start(page));
     theme::follow(page);
+    let is_started = RwSignal::new(false);
+    let start = move || {
+        page.runner.update_value(|runner| runner.start(page));
+        runner::tell_scripts(page);
+        is_started.set(true);
+    };
+    if !waits {
+        start();
+    }
     address::follow(page);
     listen_to_keys(page);
+    view! {
+        <Show when=move || is_started.get() fallback=move || view! { <embed::Still on_start=start /> }>
+            <Whole />
+        </Show>
+    }
+}
+
+/// The page, or as much of it as an embed asks for.
+#[component]
+fn Whole() -> impl IntoView {
+    let page = page();
+    let is_embed = page.state.with_untracked(|state| state.embed.is_some());
     let is_stale = page.select(|state| state.is_stale);
     view! {
-        <header::Header />
+        {if is_embed { view! { <embed::EmbedBar /> }.into_any() } else { view! { <header::Header /> }.into_any() }}
         <share::SharedNote />
         <main class="columns" class:columns-stale=move || is_stale.get()>
             <div class="column">
+                <Of part=Part::Lesson>
+                    <lesson::LessonCard />
+                </Of>
                 <prompt::PromptCard />
-                <output::OutputCard />
-                <edits::EditsCard />
-                <effect::EffectCard />
+                <Of part=Part::Output>
+                    <output::OutputCard />
+                </Of>
+                <Of part=Part::Ablation>
+                    <Held what=Fixed::View>
+                        <edits::EditsCard />
+                    </Held>
+                    <effect::EffectCard />
+                </Of>
             </div>
             <div class="column column-wide">
-                <head_map::MapCard />
+                <Of part=Part::Map>
+                    <head_map::MapCard />
+                </Of>
                 <inspector::InspectorCard />
-                <along::AlongCard />
-                <scatter::ScatterCard />
-                <layers::LayersCard />
+                <Of part=Part::Plots>
+                    <along::AlongCard />
+                    <scatter::ScatterCard />
+                    <layers::LayersCard />
+                </Of>
             </div>
         </main>
-        <footer::Footer />
+        {(!is_embed).then(|| view! { <footer::Footer /> })}
         <div class="floating">
             <banner::Banner />
             <banner::LoadToast />

@@ -1,6 +1,8 @@
 //! Headlight in the browser: the page, and the worker that runs the engine. They meet in [`protocol`] and nowhere
 //! else. Modules that touch the browser are compiled for wasm32 alone; the rest is tested natively.
 
+pub mod embed;
+pub mod lesson;
 pub mod link;
 pub mod live;
 pub mod models;
@@ -19,3 +21,6 @@ pub mod view_model;
 
 #[cfg(target_arch = "wasm32")]
 pub mod components;
+
+#[cfg(test)]
+mod types;

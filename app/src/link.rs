@@ -13,6 +13,7 @@ use miniz_oxide::inflate::{TINFLStatus, decompress_to_vec_with_limit};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::lesson::Lesson;
 use crate::models::FIRST_MODEL;
 use crate::protocol::{ErrorReport, ModelFormat, PlacedEdit};
 use crate::state::edits::HeadSet;
@@ -32,6 +33,7 @@ const PROMPT_1: &str = "On Monday Zorbax met Quill Mandrik. On Tuesday Zorbax me
 
 /// What a link says. Fields that are left out stand for their defaults, which therefore never change within a version.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
 #[serde(default, deny_unknown_fields)]
 pub struct Link {
     /// The model.
@@ -58,6 +60,8 @@ pub struct Link {
     pub detectors: Settings,
     /// Parts of the page that are not shown.
     pub hide: BTreeSet<Part>,
+    /// An assignment.
+    pub lesson: Option<Lesson>,
     /// Which engine is wished for.
     pub backend: BackendChoice,
     /// What whoever made the link saw.
@@ -79,6 +83,7 @@ impl Default for Link {
             lab: LabSettings::default(),
             detectors: Settings::default(),
             hide: BTreeSet::new(),
+            lesson: None,
             backend: BackendChoice::default(),
             numbers: None,
         }
@@ -87,6 +92,7 @@ impl Default for Link {
 
 /// Which model a link is about.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
 #[serde(default, deny_unknown_fields)]
 pub struct LinkedModel {
     /// The manifest's id, or a file's name.
@@ -107,6 +113,7 @@ impl Default for LinkedModel {
 
 /// Parts of the page that a link can hide.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
 #[serde(rename_all = "snake_case")]
 pub enum Part {
     /// The prompt's editor.
@@ -125,11 +132,13 @@ pub enum Part {
     Inspector,
     /// Effects along the prompt, plots and layers.
     Plots,
+    /// The assignment.
+    Lesson,
 }
 
 impl Part {
     /// Every part, from the top of the page.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Prompt,
         Self::Tokens,
         Self::Output,
@@ -138,6 +147,7 @@ impl Part {
         Self::Pattern,
         Self::Inspector,
         Self::Plots,
+        Self::Lesson,
     ];
 
     /// Its name in links and addresses.
@@ -151,12 +161,14 @@ impl Part {
             Self::Pattern => "pattern",
             Self::Inspector => "inspector",
             Self::Plots => "plots",
+            Self::Lesson => "lesson",
         }
     }
 }
 
 /// Which engine is wished for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
 #[serde(rename_all = "lowercase")]
 pub enum BackendChoice {
     /// Whichever is best here.
@@ -170,6 +182,7 @@ pub enum BackendChoice {
 
 /// What the sender saw, rounded to a millionth.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
 #[serde(deny_unknown_fields)]
 pub struct Numbers {
     /// The first digits of the weights' sha256.
@@ -277,7 +290,10 @@ impl Link {
         if !value.is_object() {
             return Err(LinkError::Unreadable("a view is an object".to_owned()));
         }
-        serde_json::from_value(value).map_err(|error| LinkError::Unreadable(error.to_string()))
+        let link: Self =
+            serde_json::from_value(value).map_err(|error| LinkError::Unreadable(error.to_string()))?;
+        link.lesson.as_ref().map_or(Ok(()), Lesson::check).map_err(LinkError::Unreadable)?;
+        Ok(link)
     }
 
     /// The view alone, without the sender's numbers.
@@ -330,5 +346,7 @@ fn without_defaults(value: Value, defaults: &Value) -> Value {
     fields.into_iter().filter_map(differs).collect()
 }
 
+#[cfg(test)]
+mod builders;
 #[cfg(test)]
 mod tests;

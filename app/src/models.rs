@@ -6,6 +6,7 @@ use crate::protocol::{ModelFormat, ModelSource};
 
 /// A model of the manifest.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
 pub struct ManifestModel {
     /// Name for people.
     pub title: String,

@@ -89,6 +89,7 @@ pub enum Call {
 
 /// Where a model's files are.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
 pub struct ModelSource {
     /// The manifest's id, or the name of a local file.
     pub id: String,
@@ -104,6 +105,7 @@ pub struct ModelSource {
 
 /// How the weights are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
 #[serde(rename_all = "lowercase")]
 pub enum ModelFormat {
     /// One GGUF file, tokenizer included; `urls` name the file.
@@ -131,6 +133,7 @@ pub struct ViewRequest {
 
 /// Where in a prompt an edit acts, whatever the prompt's length.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
 #[serde(rename_all = "snake_case")]
 pub enum EditWhere {
     /// At every position.
@@ -162,6 +165,7 @@ impl EditWhere {
 
 /// An edit with its place in the prompt.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
 #[serde(deny_unknown_fields)]
 pub struct PlacedEdit {
     /// The edit; its own positions give way to `at`, unless that is everywhere.
@@ -333,6 +337,7 @@ pub enum Reply {
 
 /// An error as it crosses to the page.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
 pub struct ErrorReport {
     /// Stable name, such as `prompt_too_long`, `cancelled`, `not_a_model`, `checksum`, `crashed`.
     pub code: String,

@@ -5,6 +5,7 @@ pub mod detection;
 pub mod edits;
 pub mod job;
 pub mod lab;
+pub mod lesson;
 pub mod settings;
 pub mod share;
 
@@ -20,9 +21,11 @@ use self::detection::{
 use self::edits::{EditMsg, Edits};
 use self::job::JobEvent;
 use self::lab::{Lab, LabMsg};
+use self::lesson::{Assignment, LessonMsg};
 use self::settings::Settings;
 use self::share::Shared;
 
+use crate::embed::EmbedFlags;
 use crate::link::{BackendChoice, Link, Part};
 use crate::models::{FIRST_MODEL, ManifestModel, manifest};
 use crate::protocol::{Call, ErrorReport, ModelSource, Progress, View, ViewRequest};
@@ -172,6 +175,10 @@ pub struct AppState {
     pub held_token: Option<usize>,
     /// Parts of the page that are not shown.
     pub hide: BTreeSet<Part>,
+    /// What an embedded page is asked to be; none on a page of its own.
+    pub embed: Option<EmbedFlags>,
+    /// The assignment, if the page is about one.
+    pub assignment: Assignment,
     /// Which engine is wished for.
     pub backend: BackendChoice,
     /// The link that the page was opened on last.
@@ -215,6 +222,8 @@ impl Default for AppState {
             compare: [String::new(), String::new()],
             held_token: None,
             hide: BTreeSet::new(),
+            embed: None,
+            assignment: Assignment::default(),
             backend: BackendChoice::default(),
             shared: None,
             opening: None,
@@ -229,6 +238,12 @@ impl AppState {
     /// The head in the inspector: the held one, else the preview.
     pub fn shown_head(&self) -> Option<HeadId> {
         self.selected.or(self.preview)
+    }
+
+    /// Whether a part of the page is shown: as an embed's flags say, else as the link does.
+    pub fn shows(&self, part: Part) -> bool {
+        let flag = self.embed.as_ref().and_then(|flags| flags.parts.get(&part).copied());
+        flag.unwrap_or_else(|| !self.hide.contains(&part))
     }
 
     /// Whether a BOS is put before the prompt.
@@ -401,6 +416,8 @@ pub enum Msg {
     Open(Box<Link>),
     /// The note about the opened link is closed.
     DismissShared,
+    /// Something of the assignment.
+    Lesson(LessonMsg),
     /// Something else failed.
     Failed(ErrorReport),
     /// The banner is closed.
@@ -466,6 +483,9 @@ pub enum Task {
 
 /// The one writer: changes the state and returns what has to be done outside.
 pub fn update(state: &mut AppState, msg: Msg) -> Vec<Task> {
+    if state.is_refused(&msg) {
+        return Vec::new();
+    }
     match msg {
         Msg::WorkerReady { build } => worker_ready(state, build),
         Msg::WorkerCrashed(error) => worker_crashed(state, error),
@@ -520,6 +540,7 @@ pub fn update(state: &mut AppState, msg: Msg) -> Vec<Task> {
         }
         Msg::Detector(msg) => detection::update(state, msg),
         Msg::ToggleHead(head) => {
+            state.assignment.take_head(head);
             state.selected = (state.selected != Some(head) && state.has_head(head)).then_some(head);
             run_for_pattern(state)
         }
@@ -543,6 +564,10 @@ pub fn update(state: &mut AppState, msg: Msg) -> Vec<Task> {
         Msg::Open(link) => share::open(state, *link),
         Msg::DismissShared => {
             state.shared = None;
+            Vec::new()
+        }
+        Msg::Lesson(msg) => {
+            lesson::update(&mut state.assignment, msg);
             Vec::new()
         }
         Msg::Failed(error) => fail(state, error),

@@ -10,6 +10,7 @@ pub type TokenId = u32;
 
 /// One attention head. Displays as `L5H1`; both indices count from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(type = "string"))]
 pub struct HeadId {
     /// Layer, from 0 at the input.
     pub layer: usize,

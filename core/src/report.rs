@@ -18,6 +18,7 @@ use crate::ids::{HeadId, TokenId};
 
 /// Whether a beginning-of-sequence token is put before a text.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
 #[serde(rename_all = "lowercase")]
 pub enum BosPolicy {
     /// As the model's own metadata says.
@@ -31,6 +32,7 @@ pub enum BosPolicy {
 
 /// `run`: one forward pass.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
 pub struct RunRequest {
     /// Text or ids.
     #[serde(flatten)]
@@ -69,6 +71,7 @@ pub fn default_top() -> usize {
 
 /// What identifies a loaded model and what its pages need to draw it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
 pub struct ModelInfo {
     /// Name from the file's metadata, or the file's name.
     pub name: String,
@@ -105,6 +108,7 @@ pub struct ModelInfo {
 
 /// `tokens`: a text as the model reads it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
 pub struct TokensReport {
     /// Token ids, a BOS included if one was added.
     pub ids: Vec<TokenId>,
@@ -120,6 +124,7 @@ pub struct TokensReport {
 
 /// One candidate for the next token.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
 pub struct TokenLogit {
     /// Vocabulary index.
     pub id: TokenId,
@@ -135,6 +140,7 @@ pub struct TokenLogit {
 
 /// `run`: what the model says after the prompt.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
 pub struct RunReport {
     /// Token ids of the prompt.
     pub ids: Vec<TokenId>,
@@ -155,6 +161,7 @@ pub struct RunReport {
 
 /// `patterns`: where one head attends.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
 pub struct PatternReport {
     /// The head.
     pub head: HeadId,
@@ -170,6 +177,7 @@ pub struct PatternReport {
 
 /// Enough to run a report again.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
 pub struct Provenance {
     /// Model's name.
     pub model: String,
@@ -183,6 +191,7 @@ pub struct Provenance {
 
 /// How well each head does one thing on the prompt at hand.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
 pub struct HeadScores {
     /// Which attention target, such as `previous_token`.
     pub target: String,
@@ -194,6 +203,7 @@ pub struct HeadScores {
 
 /// `detect`: which heads do what a detector looks for.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
 pub struct DetectRequest {
     /// The detector's id, such as `induction`.
     pub detector: String,
@@ -213,6 +223,7 @@ pub struct DetectRequest {
 
 /// What a detector found.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
 pub struct DetectReport {
     /// The detector's id.
     pub detector: String,
@@ -242,6 +253,7 @@ pub struct DetectReport {
 
 /// One head with its score.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
 pub struct HeadScore {
     /// The head.
     pub head: HeadId,
@@ -251,6 +263,7 @@ pub struct HeadScore {
 
 /// Enough to run a detector again.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
 pub struct DetectProvenance {
     /// Model, engine and build.
     #[serde(flatten)]
@@ -261,6 +274,7 @@ pub struct DetectProvenance {
 
 /// Prefill speed, every head's attention scored.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
 pub struct BenchReport {
     /// Engine, precision and target, such as `cpu-f32 wasm32 simd128`.
     pub engine: String,
@@ -272,6 +286,7 @@ pub struct BenchReport {
 
 /// Speed at one length.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
 pub struct PrefillSpeed {
     /// Prompt length.
     pub n_tokens: usize,

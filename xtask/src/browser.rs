@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use fantoccini::{Client, ClientBuilder};
+use fantoccini::elements::{Element, ElementRef};
+use fantoccini::{Client, ClientBuilder, Locator};
 use serde_json::{Value, json};
 use tokio::process::{Child, Command};
 
@@ -108,6 +109,30 @@ impl Browser {
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
+    }
+
+    /// Goes into the frame that an expression gives; further calls are about what is in it.
+    pub async fn enter_frame(&self, frame: &str) -> anyhow::Result<()> {
+        let found = self.client.execute(&format!("return {frame};"), Vec::new()).await?;
+        // The name that the WebDriver standard gives to references to elements.
+        let id = found["element-6066-11e4-a52e-4f735466cecf"].as_str();
+        let id = id.with_context(|| format!("{frame} gives no frame but {found}"))?.to_owned();
+        Ok(Element::from_element_id(self.client.clone(), ElementRef::from(id)).enter_frame().await?)
+    }
+
+    /// Goes back to the page that holds the frame.
+    pub async fn leave_frame(&self) -> anyhow::Result<()> {
+        Ok(self.client.enter_parent_frame().await?)
+    }
+
+    /// Types into an element, as a keyboard does.
+    pub async fn press(&self, css: &str, keys: &str) -> anyhow::Result<()> {
+        Ok(self.client.find(Locator::Css(css)).await?.send_keys(keys).await?)
+    }
+
+    /// Presses the pointer on an element.
+    pub async fn click(&self, css: &str) -> anyhow::Result<()> {
+        Ok(self.client.find(Locator::Css(css)).await?.click().await?)
     }
 
     /// Writes a PNG of the window.

@@ -19,6 +19,8 @@ pub struct Serving {
     pub sub_path: String,
     /// Whether pages are cross-origin isolated.
     pub isolated: bool,
+    /// A `Content-Security-Policy` that every answer carries; empty for none.
+    pub policy: String,
 }
 
 /// Serves a folder until the runtime ends; gives the address that it listens on.
@@ -37,10 +39,17 @@ pub async fn serve_dir(folder: &Path, serving: Serving) -> anyhow::Result<Socket
     };
     // Nothing is stale after a rebuild: the browser asks again each time.
     router = router.layer(set_header(header::CACHE_CONTROL, "no-cache"));
+    // As GitHub Pages sends: a sandboxed frame has no origin that could be named.
+    router = router.layer(set_header(header::ACCESS_CONTROL_ALLOW_ORIGIN, "*"));
     if serving.isolated {
         router = router
             .layer(set_header(HeaderName::from_static("cross-origin-opener-policy"), "same-origin"))
             .layer(set_header(HeaderName::from_static("cross-origin-embedder-policy"), "require-corp"));
+    }
+    if !serving.policy.is_empty() {
+        let policy = HeaderValue::from_str(&serving.policy).context("the policy is no header")?;
+        let layer = SetResponseHeaderLayer::overriding(header::CONTENT_SECURITY_POLICY, policy);
+        router = router.layer(layer);
     }
     tokio::spawn(async move { axum::serve(listener, router).await });
     Ok(address)

@@ -18,6 +18,10 @@ pub fn follow(page: Page) {
     if !fragment().is_empty() {
         open(page);
     }
+    // An embed is part of its host's history, and writes nothing there.
+    if page.state.with_untracked(|state| state.embed.is_some()) {
+        return;
+    }
     let handle = window_event_listener(leptos::ev::popstate, move |_| open(page));
     on_cleanup(move || handle.remove());
     let link = page.select(|state| state.link());
@@ -65,13 +69,17 @@ fn open(page: Page) {
     });
 }
 
+/// Where the page is, without query and fragment.
+fn page_address() -> String {
+    let location = window().location();
+    [location.origin(), location.pathname()].map(Result::unwrap_or_default).concat()
+}
+
 /// The address of a view, or of this page alone.
 pub fn address_of(link: &Link) -> String {
-    let location = window().location();
-    let path = [location.origin(), location.pathname()].map(Result::unwrap_or_default).concat();
     match link.encode() {
-        letters if letters.is_empty() => path,
-        letters => format!("{path}#{letters}"),
+        letters if letters.is_empty() => page_address(),
+        letters => format!("{}#{letters}", page_address()),
     }
 }
 

@@ -6,6 +6,7 @@ use headlight_core::detect::doc::Doc;
 use headlight_core::report::DetectReport;
 use leptos::prelude::*;
 
+use super::embed::Held;
 use super::evidence::Evidence;
 use super::page;
 use super::progress::JobProgress;
@@ -13,6 +14,7 @@ use super::settings::DetectorSettings;
 use crate::protocol::ErrorReport;
 use crate::state::Msg;
 use crate::state::detection::{Detection, DetectionStage, DetectorMsg, RunOffer};
+use crate::state::lesson::Fixed;
 use crate::view_model::lens::{Lens, stimulus_text, verdict};
 use crate::view_model::progress_text;
 
@@ -72,7 +74,9 @@ pub fn DetectorPanel() -> impl IntoView {
             let doc = doc.get()?;
             Some(view! {
                 <div class="detector" data-testid="detector" data-detector=doc.id>
-                    <DetectorSettings doc />
+                    <Held what=Fixed::View>
+                        <DetectorSettings doc />
+                    </Held>
                     <RunOffer />
                     {move || stage(doc)}
                 </div>

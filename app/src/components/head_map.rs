@@ -6,10 +6,12 @@ use headlight_core::report::HeadScores;
 use leptos::prelude::*;
 use wasm_bindgen::JsCast;
 
+use super::embed::Held;
 use super::lab::LabPanel;
 use super::{Page, detector::DetectorPanel, page, ranked::Ranked, strongest::Strongest};
 use crate::state::Msg;
 use crate::state::edits::{EditMark, EditMsg, LayerPart, of_layer};
+use crate::state::lesson::Fixed;
 use crate::view_model::colour::{scale_gradient, shade};
 use crate::view_model::lens::{Lens, Scale};
 use crate::view_model::measure::{Measure, caption, rank_of, ranking, score_of};
@@ -49,7 +51,9 @@ pub fn MapCard() -> impl IntoView {
         <section class="card map-card" aria-labelledby="map-title">
             <div class="card-head">
                 <h2 id="map-title">"Heads"</h2>
-                <LensMenu />
+                <Held what=Fixed::View>
+                    <LensMenu />
+                </Held>
                 <button
                     class="button"
                     data-testid="map-table-toggle"
@@ -304,10 +308,14 @@ fn Readout(map: Map) -> impl IntoView {
             None => cell_label(head, &name, None, mark),
         })
     };
+    let is_fixed = map.page.select(|state| state.why_fixed(Fixed::View).is_some());
     view! {
         <p class="readout" data-testid="map-readout">
             {move || match text() {
                 Some(text) => text.into_any(),
+                None if is_fixed.get() => {
+                    view! { "Click a head to hold it; " <kbd>"Esc"</kbd> " releases." }.into_any()
+                }
                 None => {
                     view! {
                         "Click a head to hold it. Double-click, or " <kbd>"A"</kbd>

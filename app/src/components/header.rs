@@ -17,6 +17,8 @@ pub fn Header() -> impl IntoView {
             <EngineBadge />
             <ModelPicker />
             <Share />
+            // Its dialog is a script of its own that index.html loads at the first click.
+            <button class="button" data-testid="embed-button" aria-haspopup="dialog">"Embed"</button>
             <ThemeToggle />
         </header>
     }
@@ -24,7 +26,7 @@ pub fn Header() -> impl IntoView {
 
 /// Which engine answers, and whether it does.
 #[component]
-fn EngineBadge() -> impl IntoView {
+pub fn EngineBadge() -> impl IntoView {
     let page = page();
     let worker = page.select(|state| state.worker.clone());
     let engine = page.select(|state| state.view.as_ref().map(|view| view.run.provenance.engine.clone()));

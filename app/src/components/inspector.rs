@@ -5,12 +5,15 @@ use headlight_core::ids::HeadId;
 use headlight_core::report::PatternReport;
 use leptos::prelude::*;
 
+use super::embed::Of;
 use super::pattern::PatternCanvas;
 use super::settings::PaintBar;
 use super::writes::Writes;
 use super::{ViewRef, page};
+use crate::link::Part;
 use crate::state::Msg;
 use crate::state::edits::EditMsg;
+use crate::state::lesson::Fixed;
 use crate::view_model::colour::heat;
 use crate::view_model::lens::labels;
 use crate::view_model::measure::{Measure, rank_of, score_of};
@@ -53,27 +56,34 @@ pub fn InspectorCard() -> impl IntoView {
     let inspected = Inspected { view, crosshair, hovered_token, query, texts };
     let is_table = RwSignal::new(false);
     let is_custom = page.select(|state| state.lens.is_custom());
+    let is_shown = page.select(|state| state.shows(Part::Pattern) || state.shows(Part::Inspector));
     view! {
-        <section class="card inspector-card" aria-labelledby="inspector-title" data-testid="inspector">
-            <InspectorHead head is_table />
-            <Show
-                when=move || head.get().is_some() && view.with(Option::is_some)
-                fallback=|| view! { <div class="empty">"A head's attention appears here."</div> }
-            >
-                <Show when=move || is_custom.get()>
-                    <PaintBar />
+        <Show when=move || is_shown.get()>
+            <section class="card inspector-card" aria-labelledby="inspector-title" data-testid="inspector">
+                <InspectorHead head is_table />
+                <Show
+                    when=move || head.get().is_some() && view.with(Option::is_some)
+                    fallback=|| view! { <div class="empty">"A head's attention appears here."</div> }
+                >
+                    <Show when=move || is_custom.get()>
+                        <PaintBar />
+                    </Show>
+                    <Of part=Part::Pattern>
+                        <Show when=move || is_table.get() fallback=move || view! { <PatternCanvas view crosshair /> }>
+                            <RowTable inspected />
+                        </Show>
+                        <Readout inspected />
+                        <Outlined />
+                    </Of>
+                    <Of part=Part::Inspector>
+                        <h3>"From which token does it look where?"</h3>
+                        <LinkedTokens inspected />
+                        <Writes />
+                        <Scores head />
+                    </Of>
                 </Show>
-                <Show when=move || is_table.get() fallback=move || view! { <PatternCanvas view crosshair /> }>
-                    <RowTable inspected />
-                </Show>
-                <Readout inspected />
-                <Outlined />
-                <h3>"From which token does it look where?"</h3>
-                <LinkedTokens inspected />
-                <Writes />
-                <Scores head />
-            </Show>
-        </section>
+            </section>
+        </Show>
     }
 }
 
@@ -82,6 +92,7 @@ fn InspectorHead(head: Memo<Option<HeadId>>, is_table: RwSignal<bool>) -> impl I
     let page = page();
     let is_held = page.select(|state| state.selected.is_some());
     let is_off = page.select(|state| state.shown_head().is_some_and(|head| state.edits.has(head)));
+    let is_fixed = page.select(|state| state.why_fixed(Fixed::View).is_some());
     let next_text = page.select(|state| match &state.edits.next {
         Edit::Zero {} => "Switch off",
         _ => "Edit",
@@ -108,7 +119,7 @@ fn InspectorHead(head: Memo<Option<HeadId>>, is_table: RwSignal<bool>) -> impl I
                 class="button"
                 class:button-on=move || is_off.get()
                 data-testid="ablate"
-                disabled=move || head.get().is_none()
+                disabled=move || head.get().is_none() || is_fixed.get()
                 on:click=move |_| {
                     if let Some(head) = head.get_untracked() {
                         page.send(Msg::Edit(EditMsg::Toggle(head)));

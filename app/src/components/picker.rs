@@ -5,6 +5,7 @@ use leptos::{html, prelude::*};
 use super::{Page, page};
 use crate::models::ManifestModel;
 use crate::protocol::{ModelFormat, ModelSource};
+use crate::state::lesson::Fixed;
 use crate::state::{AppState, Msg};
 use crate::view_model::{count_text, size_text};
 
@@ -20,10 +21,13 @@ pub fn ModelPicker() -> impl IntoView {
         }
     };
     let models = page.select(|state| state.models.clone());
+    let why_fixed = page.select(|state| state.why_fixed(Fixed::Model));
     view! {
         <button
             class="button picker-button"
             data-testid="model-picker"
+            disabled=move || why_fixed.get().is_some()
+            title=move || why_fixed.get()
             aria-haspopup="dialog"
             on:click=move |_| {
                 if let Some(dialog) = dialog.get_untracked() {

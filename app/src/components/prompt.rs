@@ -3,7 +3,10 @@
 use headlight_core::report::BosPolicy;
 use leptos::prelude::*;
 
+use super::embed::{Held, Of};
 use super::page;
+use crate::link::Part;
+use crate::state::lesson::Fixed;
 use crate::state::{AppState, FIRST_PROMPT, Msg};
 use crate::view_model::{Chip, chips};
 
@@ -20,42 +23,59 @@ const EXAMPLES: [(&str, &str); 5] = [
 #[component]
 pub fn PromptCard() -> impl IntoView {
     let page = page();
+    let is_shown = page.select(|state| state.shows(Part::Prompt) || state.shows(Part::Tokens));
+    view! {
+        <Show when=move || is_shown.get()>
+            <section class="card prompt-card" aria-labelledby="prompt-title">
+                <div class="card-head">
+                    <h2 id="prompt-title">"Prompt"</h2>
+                    <TokenCount />
+                </div>
+                <Of part=Part::Prompt>
+                    <Held what=Fixed::Prompt is_told=true>
+                        <Editor />
+                    </Held>
+                </Of>
+                <Of part=Part::Tokens>
+                    <Tokens />
+                </Of>
+            </section>
+        </Show>
+    }
+}
+
+#[component]
+fn Editor() -> impl IntoView {
+    let page = page();
     let prompt = page.select(|state| state.prompt.clone());
     view! {
-        <section class="card prompt-card" aria-labelledby="prompt-title">
-            <div class="card-head">
-                <h2 id="prompt-title">"Prompt"</h2>
-                <TokenCount />
-            </div>
-            <textarea
-                class="editor"
-                data-testid="prompt"
-                aria-labelledby="prompt-title"
-                spellcheck="false"
-                autocomplete="off"
-                placeholder="Type something for the model to continue"
-                prop:value=move || prompt.get()
-                on:input=move |event| page.send(Msg::Typed(event_target_value(&event)))
-            ></textarea>
-            <div class="examples">
-                <span class="quiet">"Try"</span>
-                {EXAMPLES
-                    .into_iter()
-                    .map(|(label, text)| {
-                        view! {
-                            <button
-                                class="example"
-                                title=text
-                                on:click=move |_| page.send(Msg::SetPrompt(text.to_owned()))
-                            >
-                                {label}
-                            </button>
-                        }
-                    })
-                    .collect_view()}
-            </div>
-            <Tokens />
-        </section>
+        <textarea
+            class="editor"
+            data-testid="prompt"
+            aria-labelledby="prompt-title"
+            spellcheck="false"
+            autocomplete="off"
+            placeholder="Type something for the model to continue"
+            prop:value=move || prompt.get()
+            on:input=move |event| page.send(Msg::Typed(event_target_value(&event)))
+        ></textarea>
+        <div class="examples">
+            <span class="quiet">"Try"</span>
+            {EXAMPLES
+                .into_iter()
+                .map(|(label, text)| {
+                    view! {
+                        <button
+                            class="example"
+                            title=text
+                            on:click=move |_| page.send(Msg::SetPrompt(text.to_owned()))
+                        >
+                            {label}
+                        </button>
+                    }
+                })
+                .collect_view()}
+        </div>
     }
 }
 
@@ -91,7 +111,9 @@ fn Tokens() -> impl IntoView {
     view! {
         <div class="token-head">
             <h3>"Tokens"</h3>
-            <BosChip />
+            <Held what=Fixed::Prompt>
+                <BosChip />
+            </Held>
         </div>
         <ul class="tokens prompt-tokens" aria-label="Tokens of the prompt" on:mouseleave=move |_| noted.set(None)>
             {move || {

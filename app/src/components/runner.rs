@@ -9,11 +9,12 @@ use std::time::Duration;
 use leptos::prelude::*;
 use leptos::task::spawn_local;
 
-use super::{Page, theme};
-use crate::api;
+use super::{Page, address, theme};
+use crate::api::{self, Host, Topic, WithNumbers};
 use crate::client::{Client, ClientEvent, Steering};
 use crate::protocol::{Call, ModelSource, Reply, ViewRequest};
 use crate::state::job::JobEvent;
+use crate::state::lesson::Fixed;
 use crate::state::{Msg, Task};
 
 /// The page's hands.
@@ -33,7 +34,7 @@ impl Runner {
             // Later: the client is still busy with what it tells.
             spawn_local(async move { page.send(message_of(event)) });
         });
-        api::install(&client);
+        api::install(&client, host(page));
         self.client = Some(client);
     }
 
@@ -128,6 +129,43 @@ fn load(page: Page, client: Client, load_id: u32, source: ModelSource) {
                 cache_note: loaded.cache_note,
             },
             Err(error) => Msg::LoadFailed { load_id, error },
+        });
+    });
+}
+
+/// What scripts see of the page.
+fn host(page: Page) -> Host {
+    Host {
+        link: Box::new(move |numbers| {
+            page.state.with_untracked(|state| match numbers {
+                WithNumbers::Yes => state.link_with_numbers(),
+                WithNumbers::No => state.link(),
+            })
+        }),
+        open: Box::new(move |link| page.send(Msg::Open(Box::new(link)))),
+        address: address::address_of,
+        model_is_fixed: Box::new(move || page.state.with_untracked(|state| state.why_fixed(Fixed::Model))),
+    }
+}
+
+/// Tells scripts what changes on the page.
+pub fn tell_scripts(page: Page) {
+    let link = page.select(|state| state.link());
+    Effect::new(move |_| link.with(|link| api::tell(Topic::State, || link.to_value())));
+    let view = page.view();
+    Effect::new(move |_| {
+        view.with(|view| {
+            if let Some(view) = view {
+                api::tell(Topic::View, || view.0.run.clone());
+            }
+        });
+    });
+    let problem = page.select(|state| state.problem.clone());
+    Effect::new(move |_| {
+        problem.with(|problem| {
+            if let Some(problem) = problem {
+                api::tell(Topic::Error, || problem.error.clone());
+            }
         });
     });
 }

@@ -14,13 +14,22 @@ fn storage() -> Option<web_sys::Storage> {
     window().local_storage().ok().flatten()
 }
 
-/// Reads the kept choice and follows the system's palette.
-pub fn follow(page: Page) {
+fn kept() -> ThemeChoice {
     let kept = storage().and_then(|storage| storage.get_item(STORAGE_KEY).ok().flatten());
-    let choice = match kept.as_deref() {
+    match kept.as_deref() {
         Some("light") => ThemeChoice::Fixed(Theme::Light),
         Some("dark") => ThemeChoice::Fixed(Theme::Dark),
         _ => ThemeChoice::System,
+    }
+}
+
+/// Reads the kept choice and follows the system's palette.
+pub fn follow(page: Page) {
+    let flags = page.state.with_untracked(|state| state.embed.clone());
+    let choice = match flags {
+        // An embed neither follows nor changes what was chosen on the page.
+        Some(flags) => flags.theme.map_or(ThemeChoice::System, ThemeChoice::Fixed),
+        None => kept(),
     };
     page.state.update(|state| state.theme_choice = choice);
     let Ok(Some(query)) = window().match_media("(prefers-color-scheme: dark)") else { return };

@@ -132,6 +132,10 @@ fn holds(whole: &Value, wanted: &Value) -> bool {
         (Value::Object(whole), Value::Object(wanted)) => {
             wanted.iter().all(|(name, wanted)| whole.get(name).is_some_and(|whole| holds(whole, wanted)))
         }
+        // What is written as 0.7 is held in 32 bits.
+        (Value::Number(whole), Value::Number(wanted)) => {
+            whole.as_f64().zip(wanted.as_f64()).is_some_and(|(a, b)| (a - b).abs() <= 1e-6 * b.abs())
+        }
         _ => whole == wanted,
     }
 }

@@ -11,6 +11,7 @@ use crate::protocol::{EditWhere, PlacedEdit};
 
 /// Heads under a name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
 #[serde(deny_unknown_fields)]
 pub struct HeadSet {
     /// The name.

@@ -65,6 +65,7 @@ pub struct Job {
 
 /// What the user asks of experiments.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
 #[serde(default, deny_unknown_fields)]
 pub struct LabSettings {
     /// What a sweep does to each head.

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 /// What detectors that read attention are run on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
 #[serde(rename_all = "snake_case")]
 pub enum StimulusChoice {
     /// The detector's own sequences.
@@ -21,6 +22,7 @@ pub enum StimulusChoice {
 
 /// Every setting of detectors.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
     /// What attention is read on.
@@ -50,6 +52,7 @@ impl Settings {
 
 /// A target pattern of the user's.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
 #[serde(default, deny_unknown_fields)]
 pub struct CustomPattern {
     /// Offsets as typed, such as `-1, -2`.
@@ -135,6 +138,7 @@ impl CustomPattern {
 
 /// What the retrieval detector hides and asks.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
 #[serde(default, deny_unknown_fields)]
 pub struct RetrievalSettings {
     /// Whether the text below takes the place of the generated ones.

@@ -68,6 +68,7 @@ impl AppState {
             lab: self.lab.settings.clone(),
             detectors,
             hide: self.hide.clone(),
+            lesson: self.assignment.lesson.clone(),
             backend: self.backend,
             numbers: None,
         }
@@ -236,6 +237,7 @@ pub(super) fn open(state: &mut AppState, link: Link) -> Vec<Task> {
     state.settings = link.detectors.clone();
     state.lab.settings = link.lab.clone();
     state.hide.clone_from(&link.hide);
+    state.assignment.open(link.lesson.clone());
     state.backend = link.backend;
     state.held_token = link.token;
     let wanted = link.model.clone();

@@ -27,7 +27,7 @@ pub struct Fetched {
 pub async fn download(id: u32, url: &str, size_bytes: Option<u64>) -> Result<Fetched, ErrorReport> {
     let failed =
         |why: String| post::error("download", &format!("nothing could be fetched from {url}: {why}"));
-    let base = super::scope().location().href();
+    let base = base();
     let address =
         web_sys::Url::new_with_base(url, &base).map_err(|_| failed("it is no address".to_owned()))?;
     let response = JsFuture::from(super::scope().fetch_with_str(&address.href())).await.map_err(|_| {
@@ -45,6 +45,13 @@ pub async fn download(id: u32, url: &str, size_bytes: Option<u64>) -> Result<Fet
         ));
     }
     read_body(id, &response, Stage::Download, size_bytes).await
+}
+
+/// What relative addresses are relative to: in a sandboxed frame the page's folder, which the page names because the worker's
+/// own address is a `blob:`; else the worker's address.
+fn base() -> String {
+    let named = Reflect::get(&super::scope(), &"headlightBase".into()).ok();
+    named.and_then(|base| base.as_string()).unwrap_or_else(|| super::scope().location().href())
 }
 
 /// Reads a response to its end, reporting progress.

@@ -21,6 +21,7 @@ const MOST_DRAWS: usize = 1000;
 
 /// A comparison, apart from its prompt.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
 pub struct ControlsSpec {
     /// The edits; their heads are the set.
     pub interventions: Vec<Intervention>,
@@ -41,6 +42,7 @@ fn ten() -> usize {
 
 /// What the comparison found.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
 pub struct ControlsFindings {
     /// The metric without an edit.
     pub clean: f32,

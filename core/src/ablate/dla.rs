@@ -21,6 +21,7 @@ const MEAN_ROWS: usize = 4096;
 
 /// An attribution, apart from its prompt.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
 pub struct DlaSpec {
     /// Whose logit; the most probable token at the position when absent.
     #[serde(default)]
@@ -35,6 +36,7 @@ pub struct DlaSpec {
 
 /// Parts of a logit (or of a difference of two).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
 pub struct DlaFindings {
     /// Whose logit.
     pub token: TokenId,

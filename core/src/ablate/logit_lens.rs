@@ -13,6 +13,7 @@ use crate::metrics::{logsumexp, top_indices};
 
 /// One layer at one position.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
 pub struct LensCell {
     /// The most probable next token.
     pub id: TokenId,

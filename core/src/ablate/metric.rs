@@ -13,6 +13,7 @@ const MAX_KL_VALUES: usize = 1 << 25;
 
 /// Which number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
 #[serde(rename_all = "snake_case")]
 pub enum Metric {
     /// Log-probability of a token, nats.
@@ -46,6 +47,7 @@ impl Metric {
 
 /// A metric with its tokens and positions; averaged over the positions.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
 pub struct MetricSpec {
     /// Which number.
     #[serde(default)]

@@ -14,6 +14,7 @@ use crate::tensor::HostTensor;
 
 /// A head's writing for one source position.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
 pub struct OvFindings {
     /// Tokens that it raises most, with the change of their logits, the largest first.
     pub raised: Vec<(TokenId, f32)>,

@@ -22,6 +22,7 @@ const LEAST_DIFFERENCE: f32 = 1e-3;
 
 /// Which run is put into which.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
 #[serde(rename_all = "snake_case")]
 pub enum Direction {
     /// Clean activations into the corrupted run: what suffices.
@@ -49,6 +50,7 @@ pub struct PatchSpec {
 /// What carried over, by place: 0 as if nothing was patched in a corrupted run, 1 as the clean run. Noising reads alike: 1 as
 /// the clean run, 0 as the corrupted one.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
 pub struct PatchFindings {
     /// Metric of the clean run.
     pub clean: f32,

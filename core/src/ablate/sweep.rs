@@ -14,6 +14,7 @@ use crate::model::ModelConfig;
 
 /// What is edited in turn.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
 #[serde(rename_all = "snake_case")]
 pub enum Targets {
     /// Every head.
@@ -28,6 +29,7 @@ const MERGED_ROWS: usize = 40;
 
 /// A sweep, apart from its prompt.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
 pub struct SweepSpec {
     /// What is done to each; zero when absent.
     #[serde(default = "zero")]

@@ -4,6 +4,7 @@ use serde::Serialize;
 
 /// A detector's own description. Sections are sentences for people; formulas are plain text.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
 pub struct Doc {
     /// Stable name, such as `previous_token`.
     pub id: &'static str,
@@ -31,6 +32,7 @@ pub struct Doc {
 
 /// A cut-off and where it comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
 pub struct Threshold {
     /// Scores above this name a head.
     pub value: f32,

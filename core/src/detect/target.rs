@@ -9,6 +9,7 @@ use crate::ids::TokenId;
 
 /// Where a head of a known kind attends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
 #[serde(rename_all = "snake_case")]
 pub enum AttentionTarget {
     /// The tokens that followed earlier copies of this token (Olsson et al. 2022, "In-context Learning and Induction

@@ -14,6 +14,7 @@ use crate::model::ModelConfig;
 
 /// A prompt: a text to tokenise, or ids that are used as they are (no BOS is added to ids).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
 #[serde(rename_all = "lowercase")]
 pub enum Prompt {
     /// Text, tokenised by the model's tokenizer; special tokens written in it are parsed.
@@ -24,6 +25,7 @@ pub enum Prompt {
 
 /// Towards which a pattern is moved; rows are query positions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
 #[serde(rename_all = "snake_case")]
 pub enum PatternTarget {
     /// Every query attends to itself.
@@ -52,6 +54,7 @@ impl PatternTarget {
 
 /// What is done. The first five act on values at any [`Site`], the others on a head's attention.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Edit {
     /// `x := 0`.
@@ -202,6 +205,7 @@ impl Site {
 
 /// Where an edit acts.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
 #[serde(default)]
 pub struct Sites {
     /// Heads: their `z`, before W_O, or their attention.
@@ -265,6 +269,11 @@ impl Sites {
 /// One edit at its sites and positions. In JSON the three are one object:
 /// `{"kind": "scale", "alpha": 0.5, "heads": ["L0H1"], "positions": [3]}`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(
+    feature = "ts",
+    derive(ts_rs::TS),
+    ts(type = "Edit & Partial<Sites> & { positions?: Array<number> | null }")
+)]
 #[serde(try_from = "Map<String, Value>", into = "Map<String, Value>")]
 pub struct Intervention {
     /// What is done.

@@ -14,6 +14,7 @@ use crate::ids::{HeadId, TokenId};
 
 /// `sweep`: every head or MLP edited in turn.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
 pub struct SweepRequest {
     /// Text or ids.
     #[serde(flatten)]
@@ -28,6 +29,7 @@ pub struct SweepRequest {
 
 /// What a sweep found.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
 pub struct SweepReport {
     /// Token ids of the prompt.
     pub ids: Vec<TokenId>,
@@ -49,6 +51,7 @@ pub struct SweepReport {
 
 /// `dla`: which parts of the residual stream make a logit.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
 pub struct DlaRequest {
     /// Text or ids.
     #[serde(flatten)]
@@ -66,6 +69,7 @@ pub struct DlaRequest {
 
 /// Parts of a logit.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
 pub struct DlaReport {
     /// Token ids of the prompt.
     pub ids: Vec<TokenId>,
@@ -82,6 +86,7 @@ pub struct DlaReport {
 
 /// `lens`: what the model would say after each layer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
 pub struct LensRequest {
     /// Text or ids.
     #[serde(flatten)]
@@ -99,6 +104,7 @@ pub struct LensRequest {
 
 /// What the model would say after each layer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
 pub struct LensReport {
     /// Token ids of the prompt.
     pub ids: Vec<TokenId>,
@@ -112,6 +118,7 @@ pub struct LensReport {
 
 /// `ov`: what a head writes when it attends to one token.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
 pub struct OvRequest {
     /// Text or ids.
     #[serde(flatten)]
@@ -137,6 +144,7 @@ fn default_ov_top() -> usize {
 
 /// A token with what is written for it directly, logits.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
 pub struct TokenDirect {
     /// Vocabulary index.
     pub id: TokenId,
@@ -148,6 +156,7 @@ pub struct TokenDirect {
 
 /// What a head writes when it attends to one token.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
 pub struct OvReport {
     /// The head.
     pub head: HeadId,
@@ -167,6 +176,7 @@ pub struct OvReport {
 
 /// `patch`: activations of one prompt put into the run of another, place by place.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
 pub struct PatchRequest {
     /// The clean prompt: text or ids.
     #[serde(flatten)]
@@ -196,6 +206,7 @@ fn logit_diff() -> Metric {
 
 /// What carried over.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
 pub struct PatchReport {
     /// Tokens of the clean prompt.
     pub tokens: Vec<String>,
@@ -216,6 +227,7 @@ pub struct PatchReport {
 
 /// `controls`: edited heads against random others of their layers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
 pub struct ControlsRequest {
     /// Text or ids.
     #[serde(flatten)]
@@ -230,6 +242,7 @@ pub struct ControlsRequest {
 
 /// Edited heads against random others.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
 pub struct ControlsReport {
     /// The numbers.
     #[serde(flatten)]
@@ -242,6 +255,7 @@ pub struct ControlsReport {
 
 /// `generate`: a continuation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
 pub struct GenerateRequest {
     /// Text or ids.
     #[serde(flatten)]
@@ -272,6 +286,7 @@ fn default_new_tokens() -> usize {
 
 /// A continuation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
 pub struct GenerateReport {
     /// Token ids of the prompt.
     pub prompt_ids: Vec<TokenId>,
@@ -287,6 +302,7 @@ pub struct GenerateReport {
 
 /// What edits do at each position, and by which path.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
 pub struct EffectReport {
     /// KL(clean ‖ edited) of the next token's distribution at each position, nats.
     pub kl_nats: Vec<f32>,
