@@ -7,6 +7,7 @@ mod detector;
 mod edits;
 mod effect;
 mod evidence;
+mod export;
 mod footer;
 mod head_map;
 mod header;

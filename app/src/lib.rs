@@ -1,6 +1,8 @@
 //! Headlight in the browser: the page, and the worker that runs the engine. They meet in [`protocol`] and nowhere
 //! else. Modules that touch the browser are compiled for wasm32 alone; the rest is tested natively.
 
+pub mod export;
+pub mod import;
 pub mod live;
 pub mod models;
 pub mod protocol;
@@ -9,6 +11,8 @@ pub mod protocol;
 pub mod api;
 #[cfg(target_arch = "wasm32")]
 pub mod client;
+#[cfg(target_arch = "wasm32")]
+pub mod download;
 #[cfg(target_arch = "wasm32")]
 pub mod worker;
 

@@ -5,10 +5,12 @@ use headlight_core::ids::HeadId;
 use headlight_core::report::PatternReport;
 use leptos::prelude::*;
 
+use super::export::Export;
 use super::pattern::PatternCanvas;
 use super::settings::PaintBar;
 use super::writes::Writes;
 use super::{ViewRef, page};
+use crate::export::ViewKind;
 use crate::state::Msg;
 use crate::state::edits::EditMsg;
 use crate::view_model::colour::heat;
@@ -125,6 +127,7 @@ fn InspectorHead(head: Memo<Option<HeadId>>, is_table: RwSignal<bool>) -> impl I
             >
                 "Table"
             </button>
+            <Export views=|_| vec![ViewKind::Pattern, ViewKind::Writes] />
         </div>
     }
 }

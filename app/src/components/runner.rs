@@ -12,7 +12,9 @@ use leptos::task::spawn_local;
 use super::{Page, theme};
 use crate::api;
 use crate::client::{Client, ClientEvent};
-use crate::protocol::{Call, ModelSource, Reply, ViewRequest};
+use crate::download;
+use crate::export;
+use crate::protocol::{Call, ErrorReport, ModelSource, Reply, ViewRequest};
 use crate::state::job::JobEvent;
 use crate::state::{Msg, Task};
 
@@ -69,6 +71,23 @@ impl Runner {
             Task::StopJob(job_id) => self.steer(job_id, |id| client.cancel(id)),
             Task::PauseJob(job_id) => self.steer(job_id, |id| client.pause(id)),
             Task::ResumeJob(job_id) => self.steer(job_id, |id| client.resume(id)),
+            Task::Script { library, call } => spawn_local(async move {
+                match client.request(*call).await {
+                    Ok(Reply::Script(text)) => {
+                        let file = page.state.with_untracked(|state| export::python(state, library, text));
+                        if let Err(why) = download::save(&file) {
+                            page.send(Msg::Failed(ErrorReport {
+                                code: "not_saved".to_owned(),
+                                message: format!("{} was not saved: {why}", file.name()),
+                                recoverable: true,
+                                detail: None,
+                            }));
+                        }
+                    }
+                    Ok(_) => {}
+                    Err(error) => page.send(Msg::Failed(error)),
+                }
+            }),
             Task::KeepTheme(choice) => theme::keep(choice),
         }
     }
