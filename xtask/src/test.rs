@@ -114,6 +114,8 @@ fn browser_tests() -> anyhow::Result<()> {
         "browser",
         "--test",
         "browser",
+        "--test",
+        "browser_exports",
         "--",
     ]);
     // One browser at a time: two cores run one page well.

@@ -41,7 +41,8 @@ fn reply(reply: &Reply, more: &[(&str, String)]) -> Option<String> {
 /// The view's report; `None` while there is none.
 pub fn json(state: &AppState, kind: ViewKind) -> Option<String> {
     let view = ("view", provenance(state, kind).to_string());
-    let found = |experiment| state.found(experiment).and_then(|found| reply(found, std::slice::from_ref(&view)));
+    let found =
+        |experiment| state.found(experiment).and_then(|found| reply(found, std::slice::from_ref(&view)));
     match kind {
         ViewKind::HeadMap => head_map(state, view),
         ViewKind::Pattern => with(state.view.as_ref()?.pattern.as_ref()?, &[view]),
