@@ -186,7 +186,7 @@ fn save(page: Page, view: ViewKind, format: Format, scale: Option<u32>, said: Rw
 fn PythonRow(said: RwSignal<String>) -> impl IntoView {
     let page = page();
     let why_not = page.select(|state| state.no_script());
-    let buttons = || {
+    let buttons = move || {
         [("TransformerLens", Library::TransformerLens), ("nnsight", Library::Nnsight)]
             .map(|(name, library)| {
                 view! {
