@@ -124,7 +124,7 @@ fn a_script_holds_the_ids_the_edits_and_the_numbers_of_the_run() {
     for library in ["transformer_lens", "nnsight"] {
         let arguments =
             ["--model", model, "--text", "t3 t5 t3", "--interventions", edits, "--library", library];
-        let script = printed(&[&["script"], arguments.as_slice()].concat());
+        let script = printed(&[["script"].as_slice(), &arguments].concat());
         let logit = run["logits_top"][0]["logit"].as_f64().expect("a logit") as f32;
         let expected = [
             "IDS = [3, 5, 3]".to_owned(),
@@ -142,7 +142,8 @@ fn a_script_holds_the_ids_the_edits_and_the_numbers_of_the_run() {
         assert!(!script.contains("#: "), "no mark of the frame is left");
         assert!(python_compiles(&script), "{library}:\n{script}");
     }
-    let script = |more: &[&str]| complaint(&[&["script", "--model", model, "--ids", "1,2"], more].concat());
+    let script =
+        |more: &[&str]| complaint(&[["script", "--model", model, "--ids", "1,2"].as_slice(), more].concat());
     let told = script(&["--library", "jax"]);
     assert!(told.contains("choose one of transformer_lens, nnsight"), "{told}");
     let told = script(&["--library", "nnsight", "--remote"]);
