@@ -54,7 +54,7 @@ fn bad_files_are_told_in_a_sentence_that_says_what_would_work() {
         ("{\"a\": [[1, NaN], [3, 4]]}", "NaN or Infinity"),
         ("{\"a\": [[1, -Infinity], [3, 4]]}", "NaN or Infinity"),
         ("{\"a\": [[1, 1e999], [3, 4]]}", "NaN or Infinity"),
-        ("{\"a\": [[1, 1e39], [3, 4]]}", "L0H1 of \"a\" is 1e39"),
+        ("{\"a\": [[1, 1e39], [3, 4]]}", "L0H1 of \"a\" is 1e+39"),
         ("{\"a\": [[1, \"2\"], [3, 4]]}", "L0H1 of \"a\" is \"2\"; every head needs a finite number"),
         ("{\"a\": [[1, null], [3, 4]]}", "L0H1 of \"a\" is null"),
         ("{\"a\": [[1, 2, 3], [3, 4, 5]]}", "2 rows of 3 numbers and the loaded model 2 layers of 2 heads"),
