@@ -211,6 +211,7 @@ pub fn install(client: &Client, host: Host) {
     request!("patch", Patch);
     request!("controls", Controls);
     request!("generate", Generate);
+    request!("script", Script);
     method(&api, "patterns", client, async |client, args: JsValue, _| {
         let PatternArgs { run, head } = read(args)?;
         match client.request(Call::Patterns { run, head }).await? {

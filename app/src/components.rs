@@ -9,6 +9,7 @@ mod edits;
 mod effect;
 mod embed;
 mod evidence;
+mod export;
 mod footer;
 mod head_map;
 mod header;

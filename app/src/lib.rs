@@ -2,6 +2,8 @@
 //! else. Modules that touch the browser are compiled for wasm32 alone; the rest is tested natively.
 
 pub mod embed;
+pub mod export;
+pub mod import;
 pub mod lesson;
 pub mod link;
 pub mod live;
@@ -13,6 +15,8 @@ pub mod sharing;
 pub mod api;
 #[cfg(target_arch = "wasm32")]
 pub mod client;
+#[cfg(target_arch = "wasm32")]
+pub mod download;
 #[cfg(target_arch = "wasm32")]
 pub mod worker;
 

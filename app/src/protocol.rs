@@ -11,10 +11,11 @@ use headlight_core::report::{
     ModelInfo, OvReport, OvRequest, PatchReport, PatchRequest, PatternReport, RunReport, RunRequest,
     SweepReport, SweepRequest, TokenLogit, TokensReport,
 };
+use headlight_core::script::ScriptRequest;
 use serde::{Deserialize, Serialize};
 
 /// Raised whenever a message changes its meaning; page and worker must agree.
-pub const PROTOCOL: u32 = 4;
+pub const PROTOCOL: u32 = 5;
 
 /// One request of the page.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -68,6 +69,8 @@ pub enum Call {
     Controls(ControlsRequest),
     /// A continuation, as the command line's `generate`.
     Generate(GenerateRequest),
+    /// Python that reproduces a run, as the command line's `script`.
+    Script(ScriptRequest),
     /// What edits do at each position, and directly.
     Effect(ViewRequest),
     /// Prefill speed.
@@ -329,6 +332,8 @@ pub enum Reply {
     Controls(Box<ControlsReport>),
     /// To `Generate`.
     Generate(Box<GenerateReport>),
+    /// To `Script`.
+    Script(String),
     /// To `Effect`.
     Effect(Box<EffectReport>),
     /// To `Bench`.

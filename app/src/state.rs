@@ -3,6 +3,7 @@
 
 pub mod detection;
 pub mod edits;
+pub mod exchange;
 pub mod job;
 pub mod lab;
 pub mod lesson;
@@ -14,6 +15,7 @@ use std::sync::Arc;
 
 use headlight_core::ids::HeadId;
 use headlight_core::report::{BosPolicy, DetectReport, HeadScores, ModelInfo, TokensReport};
+use headlight_core::script::Library;
 
 use self::detection::{
     Again, Detection, DetectionStage, DetectorMsg, forget_detections, start_detector, stop_detections,
@@ -26,6 +28,7 @@ use self::settings::Settings;
 use self::share::Shared;
 
 use crate::embed::EmbedFlags;
+use crate::import::Imported;
 use crate::link::{BackendChoice, Link, Part};
 use crate::models::{FIRST_MODEL, ManifestModel, manifest};
 use crate::protocol::{Call, ErrorReport, ModelSource, Progress, View, ViewRequest};
@@ -155,6 +158,8 @@ pub struct AppState {
     pub lens: Lens,
     /// Detectors on the current model, by id.
     pub detections: BTreeMap<&'static str, Detection>,
+    /// Scores of other programs.
+    pub imports: Vec<Imported>,
     /// Number of the newest detector or experiment.
     pub job_id: u32,
     /// What the user asks of detectors.
@@ -212,6 +217,7 @@ impl Default for AppState {
             is_stale: false,
             lens: Lens::default(),
             detections: BTreeMap::new(),
+            imports: Vec::new(),
             job_id: 0,
             settings: Settings::default(),
             selected: None,
@@ -289,6 +295,7 @@ impl AppState {
                 }
                 _ => None,
             },
+            Lens::Imported(_) => self.scores_of(self.lens),
             Lens::Sweep | Lens::Attribution | Lens::Patching => {
                 let (scores, _) = self.experiment_scores()?;
                 Some(HeadScores { target: self.lens.key(), scores, n_rows: 1 })
@@ -399,6 +406,15 @@ pub enum Msg {
         /// What.
         event: JobEvent,
     },
+    /// A file with scores of heads.
+    Import {
+        /// Its name.
+        file: String,
+        /// What is in it.
+        text: String,
+    },
+    /// The user wants the view as Python.
+    Script(Library),
     /// A text whose first token is compared, the first or the second.
     SetCompare(usize, String),
     /// A click on a token of the inspector: holds it, or releases it.
@@ -477,6 +493,13 @@ pub enum Task {
     PauseJob(u32),
     /// Let it go on.
     ResumeJob(u32),
+    /// Ask for a script and save it.
+    Script {
+        /// For which library.
+        library: Library,
+        /// What is asked.
+        call: Box<Call>,
+    },
     /// Remember the palette.
     KeepTheme(ThemeChoice),
 }
@@ -551,6 +574,8 @@ pub fn update(state: &mut AppState, msg: Msg) -> Vec<Task> {
             let is_detector = state.detections.values().any(|detection| detection.detect_id == job_id);
             if is_detector { detection::take(state, job_id, event) } else { lab::take(state, job_id, event) }
         }
+        Msg::Import { file, text } => exchange::import(state, &file, &text),
+        Msg::Script(library) => exchange::script(state, library),
         Msg::SetCompare(index, text) => {
             state.compare[index] = text;
             run(state, TYPING_PAUSE_MS)
@@ -661,6 +686,7 @@ fn loaded(
         state.lab.jobs.clear();
         state.held_token = None;
         state.detections.clear();
+        exchange::forget_imports(state);
         // Ids of another vocabulary.
         state.settings.custom.cells.clear();
     }

@@ -9,6 +9,7 @@ mod effect;
 mod generate;
 mod loading;
 mod run;
+mod script;
 
 pub use ablate::{ControlsJob, DlaWork, LensWork, OnRun, OvWork, PatchJob, SweepJob};
 pub use detect_job::DetectTask;

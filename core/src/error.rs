@@ -5,6 +5,7 @@ use crate::detect::DetectError;
 use crate::hooks::PlanError;
 use crate::ids::ParseIdError;
 use crate::model::ModelError;
+use crate::script::ScriptError;
 use crate::tokenizer::TokenizerError;
 
 /// Why the engine refused.
@@ -25,6 +26,9 @@ pub enum Error {
     /// A measurement of what edits do.
     #[error(transparent)]
     Ablate(#[from] AblateError),
+    /// A script in another language.
+    #[error(transparent)]
+    Script(#[from] ScriptError),
     /// A name of a head or hook point.
     #[error(transparent)]
     ParseId(#[from] ParseIdError),
@@ -63,6 +67,7 @@ impl Error {
             Self::Ablate(AblateError::NothingToRecover { .. }) => "nothing_to_recover",
             Self::Ablate(AblateError::TooFewOthers { .. } | AblateError::NoHeads) => "too_few_heads",
             Self::Ablate(_) => "bad_request",
+            Self::Script(_) => "no_script",
             Self::ParseId(_) => "unknown_head",
             Self::Detect(DetectError::PromptFillsContext { .. }) => "prompt_too_long",
             Self::Detect(DetectError::UnknownDetector { .. }) => "unknown_detector",

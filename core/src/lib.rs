@@ -28,6 +28,8 @@ pub mod ablate;
 
 pub mod report;
 
+pub mod script;
+
 pub mod error;
 
 pub mod engine;

@@ -15,7 +15,11 @@ fn program() -> PathBuf {
     profile.join("headlight")
 }
 
-fn headlight(arguments: &[&str]) -> Output {
+/// Runs the program.
+///
+/// # Panics
+/// When it is not built.
+pub fn headlight(arguments: &[&str]) -> Output {
     let output = Command::new(program()).args(arguments).output();
     output.expect("headlight is built: cargo build --bin headlight")
 }

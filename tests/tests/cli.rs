@@ -113,3 +113,67 @@ fn the_bundled_model_answers_to_its_name() {
         json(&["run", "--model", "induction-2l", "--text", "one two three one two", "--bos", "off"]);
     assert_ne!(without["ids"][0], 0);
 }
+
+#[test]
+fn a_script_holds_the_ids_the_edits_and_the_numbers_of_the_run() {
+    let folder = folder("script", None);
+    let model = text(&folder);
+    let edits = r#"[{"kind":"zero","heads":["L0H1"]},{"kind":"mean","resid_pre":[1],"positions":[2],"over":[{"text":"t1 t2"}]},
+        {"kind":"knockout","heads":["L1H0"],"edges":[[2,0]]},{"kind":"project_out","mlp_out":[0],"direction":[1,0,0,0,0,0,0,0.5]}]"#;
+    let run = json(&["run", "--model", model, "--text", "t3 t5 t3", "--top", "1"]);
+    for library in ["transformer_lens", "nnsight"] {
+        let arguments =
+            ["--model", model, "--text", "t3 t5 t3", "--interventions", edits, "--library", library];
+        let script = printed(&[["script"].as_slice(), &arguments].concat());
+        let logit = run["logits_top"][0]["logit"].as_f64().expect("a logit") as f32;
+        let expected = [
+            "IDS = [3, 5, 3]".to_owned(),
+            format!(", {logit}, "),
+            "REPO = None".to_owned(),
+            "z[0, :, 1] = 0.0".to_owned(),
+            "x[0, [2]] = mean_2[\"blocks.1.hook_resid_pre\"]".to_owned(),
+            "scores[0, 0, [2], [0]] = float(\"-inf\")".to_owned(),
+            "project_out(x[0, :], torch.tensor([1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.5])".to_owned(),
+            "EXPECTED_EDITED = [".to_owned(),
+        ];
+        for text in expected {
+            assert!(script.contains(&text), "{library} lacks {text}:\n{script}");
+        }
+        assert!(!script.contains("#: "), "no mark of the frame is left");
+        assert!(python_compiles(&script), "{library}:\n{script}");
+    }
+    let script =
+        |more: &[&str]| complaint(&[["script", "--model", model, "--ids", "1,2"].as_slice(), more].concat());
+    let told = script(&["--library", "jax"]);
+    assert!(told.contains("choose one of transformer_lens, nnsight"), "{told}");
+    let told = script(&["--library", "nnsight", "--remote"]);
+    assert!(told.contains("repository on the Hugging Face hub"), "{told}");
+    let told = script(&["--library", "transformer_lens", "--remote", "--repo", "a/b"]);
+    assert!(told.contains("runs locally"), "{told}");
+    let told = script(&["--library", "nnsight", "--interventions", r#"[{"kind":"zero","heads":["L7H0"]}]"#]);
+    assert!(told.contains("does not exist"), "{told}");
+    let told = complaint(&["script", "--model", "induction-2l", "--ids", "1", "--library", "nnsight"]);
+    assert!(told.contains("attention only"), "{told}");
+}
+
+/// What a call that must succeed prints, as text.
+fn printed(arguments: &[&str]) -> String {
+    let output = headlight_tests::cli::headlight(arguments);
+    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("UTF-8")
+}
+
+/// Whether Python reads it; where there is no Python, nobody can tell.
+fn python_compiles(script: &str) -> bool {
+    let check = "import ast, sys; ast.parse(sys.stdin.read())";
+    let child = std::process::Command::new("python3")
+        .args(["-c", check])
+        .stdin(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::null())
+        .spawn();
+    let Ok(mut child) = child else { return true };
+    let mut stdin = child.stdin.take().expect("piped");
+    std::io::Write::write_all(&mut stdin, script.as_bytes()).expect("Python reads");
+    drop(stdin);
+    child.wait().is_ok_and(|status| status.success())
+}

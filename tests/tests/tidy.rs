@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 /// Modules of the core, lowest first.
-const LAYERS: [&str; 16] = [
+const LAYERS: [&str; 17] = [
     "ids",
     "tensor",
     "activations",
@@ -18,6 +18,7 @@ const LAYERS: [&str; 16] = [
     "detect",
     "ablate",
     "report",
+    "script",
     "error",
     "engine",
     "bin",

@@ -4,7 +4,9 @@ use headlight_core::report::EffectReport;
 use leptos::prelude::*;
 
 use super::effect::probability_change;
+use super::export::Export;
 use super::page;
+use crate::export::ViewKind;
 use crate::protocol::Reply;
 use crate::state::lab::Experiment;
 use crate::view_model::colour::{heat, signed};
@@ -56,6 +58,7 @@ pub fn AlongCard() -> impl IntoView {
                 <div class="card-head">
                     <h2 id="along-title">"Along the prompt"</h2>
                     <span class="quiet">{summary}</span>
+                    <Export views=|_| vec![ViewKind::Along] />
                 </div>
                 <p class="caption">
                     "Bars: KL(before ‖ after) of what comes next, nats. Shade of a token: its own loss, red where it became harder to foretell."

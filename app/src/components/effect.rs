@@ -4,8 +4,10 @@
 use headlight_core::report::{ControlsReport, EffectReport};
 use leptos::prelude::*;
 
+use super::export::Export;
 use super::lab::RunLine;
 use super::page;
+use crate::export::ViewKind;
 use crate::protocol::Reply;
 use crate::state::Msg;
 use crate::state::job::JobStage;
@@ -22,6 +24,7 @@ pub fn EffectCard() -> impl IntoView {
         <section class="card effect-card" aria-labelledby="effect-title">
             <div class="card-head">
                 <h2 id="effect-title">"What follows"</h2>
+                <Export views=|_| vec![ViewKind::Continuation] />
             </div>
             <Continuation />
             <Show when=move || has_edits.get()>

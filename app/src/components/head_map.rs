@@ -7,8 +7,10 @@ use leptos::prelude::*;
 use wasm_bindgen::JsCast;
 
 use super::embed::Held;
+use super::export::{Also, Export};
 use super::lab::LabPanel;
 use super::{Page, detector::DetectorPanel, page, ranked::Ranked, strongest::Strongest};
+use crate::export::ViewKind;
 use crate::state::Msg;
 use crate::state::edits::{EditMark, EditMsg, LayerPart, of_layer};
 use crate::state::lesson::Fixed;
@@ -45,6 +47,8 @@ pub fn MapCard() -> impl IntoView {
     let scores = page.select(|state| state.lens_scores());
     let scale = Memo::new(move |_| scores.with(|scores| lens.get().scale(scores.as_ref())));
     let is_empty = page.select(|state| state.model.is_some() && state.is_prompt_empty());
+    let import_caption =
+        page.select(|state| state.imported(state.lens).map(|imported| imported.caption(state)));
     let is_table = RwSignal::new(false);
     let hovered = RwSignal::new(None);
     view! {
@@ -62,6 +66,7 @@ pub fn MapCard() -> impl IntoView {
                 >
                     "Table"
                 </button>
+                <Export views=|_| vec![ViewKind::HeadMap, ViewKind::Evidence] also=Also::Import />
             </div>
             <p class="caption" data-testid="map-caption">
                 {move || match (lens.get(), is_empty.get()) {
@@ -71,6 +76,7 @@ pub fn MapCard() -> impl IntoView {
                         "What each head adds to the token's logit by its own path, the final norm's scale held fixed, your edits in force."
                             .to_owned()
                     }
+                    (Lens::Imported(_), _) => import_caption.get().unwrap_or_default(),
                     (Lens::Patching, _) => {
                         "How much of the clean run each head carries over into the corrupted one, without your edits.".to_owned()
                     }
@@ -91,7 +97,7 @@ pub fn MapCard() -> impl IntoView {
                             <div>
                                 <Grid map />
                                 <Readout map />
-                                <Legend scale />
+                                <Legend scale lens />
                             </div>
                             <Ranked />
                         </div>
@@ -108,6 +114,10 @@ pub fn MapCard() -> impl IntoView {
 fn LensMenu() -> impl IntoView {
     let page = page();
     let lens = page.select(|state| state.lens);
+    let imports = page.select(|state| {
+        let lenses = (0..state.imports.len() as u32).map(Lens::Imported);
+        lenses.map(|lens| (lens, state.lens_label(lens))).collect::<Vec<_>>()
+    });
     let option = move |option: Lens| {
         view! {
             <option value=option.key() selected=move || lens.get() == option>
@@ -136,6 +146,29 @@ fn LensMenu() -> impl IntoView {
                 <optgroup label="Detectors, on their own stimulus">
                     {Lens::detectors().map(option).collect_view()}
                 </optgroup>
+                {move || {
+                    let imports = imports.get();
+                    (!imports.is_empty())
+                        .then(|| {
+                            view! {
+                                <optgroup label="Imported">
+                                    {imports
+                                        .into_iter()
+                                        .map(|(option, label)| {
+                                            view! {
+                                                <option
+                                                    value=option.key()
+                                                    prop:selected=move || lens.get() == option
+                                                >
+                                                    {label}
+                                                </option>
+                                            }
+                                        })
+                                        .collect_view()}
+                                </optgroup>
+                            }
+                        })
+                }}
             </select>
         </label>
     }
@@ -329,15 +362,10 @@ fn Readout(map: Map) -> impl IntoView {
 }
 
 #[component]
-fn Legend(scale: Memo<Scale>) -> impl IntoView {
+fn Legend(scale: Memo<Scale>, lens: Memo<Lens>) -> impl IntoView {
     let page = page();
     let theme = page.select(|state| state.theme());
-    let ends = move || match scale.get() {
-        Scale::UpTo(1.0) => ("0".to_owned(), "1".to_owned()),
-        Scale::UpTo(most) => ("0".to_owned(), format!("{most:.1} nats")),
-        Scale::SignedUpTo(1.0) => ("−1".to_owned(), "+1".to_owned()),
-        Scale::SignedUpTo(most) => (signed_text(-most), signed_text(most)),
-    };
+    let ends = move || lens.get().ends(scale.get());
     view! {
         <div
             class="legend"
@@ -359,7 +387,7 @@ fn ScoreTable() -> impl IntoView {
     let view = page.view();
     let detector = page.select(|state| match state.lens {
         Lens::Prompt(_) => None,
-        lens => Some(lens.label()),
+        lens => Some(state.lens_label(lens)),
     });
     let lens_scores = page.select(|state| state.lens_scores());
     let rows = move || {

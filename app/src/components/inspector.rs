@@ -6,10 +6,12 @@ use headlight_core::report::PatternReport;
 use leptos::prelude::*;
 
 use super::embed::Of;
+use super::export::Export;
 use super::pattern::PatternCanvas;
 use super::settings::PaintBar;
 use super::writes::Writes;
 use super::{ViewRef, page};
+use crate::export::ViewKind;
 use crate::link::Part;
 use crate::state::Msg;
 use crate::state::edits::EditMsg;
@@ -136,6 +138,7 @@ fn InspectorHead(head: Memo<Option<HeadId>>, is_table: RwSignal<bool>) -> impl I
             >
                 "Table"
             </button>
+            <Export views=|_| vec![ViewKind::Pattern, ViewKind::Writes] />
         </div>
     }
 }

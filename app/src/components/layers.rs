@@ -3,8 +3,10 @@
 use headlight_core::report::{LensReport, PatchReport};
 use leptos::prelude::*;
 
+use super::export::Export;
 use super::lab::RunLine;
 use super::page;
+use crate::export::{ViewKind, pair_texts};
 use crate::protocol::Reply;
 use crate::state::lab::Experiment;
 use crate::view_model::colour::{Theme, heat, signed};
@@ -42,6 +44,7 @@ fn LogitLens() -> impl IntoView {
     view! {
         <div class="card-head">
             <h2 id="layers-title">"Logit lens"</h2>
+            <Export views=|_| vec![ViewKind::Layers] />
         </div>
         <p class="caption">
             "What the model would say if it stopped after each layer: the residual stream through the final norm and the unembedding, your edits in force. Shade: the probability of the token that does come next."
@@ -85,6 +88,7 @@ fn PatchTables() -> impl IntoView {
     view! {
         <div class="card-head">
             <h2 id="layers-title">"Patching by layer and position"</h2>
+            <Export views=|_| vec![ViewKind::Layers] />
         </div>
         <p class="caption">
             "One activation of one run put into the other at one layer and position. Blue: as in the clean run; white: as in the corrupted one; red: beyond it."
@@ -97,13 +101,7 @@ fn PatchTables() -> impl IntoView {
 }
 
 fn patch_tables(report: &PatchReport, theme: Theme) -> impl IntoView + use<> {
-    let pairs = report.tokens.iter().zip(&report.corrupted_tokens);
-    let texts: Vec<String> = pairs
-        .map(|(clean, corrupted)| match clean == corrupted {
-            true => token_text(clean),
-            false => format!("{}/{}", token_text(clean), token_text(corrupted)),
-        })
-        .collect();
+    let texts = pair_texts(report);
     let findings = &report.findings;
     let tables = [
         ("patch-resid", "Residual stream entering the layer", &findings.resid_pre),

@@ -3,7 +3,9 @@
 use leptos::prelude::*;
 
 use super::effect::Compare;
+use super::export::{Also, Export};
 use super::{ViewRef, page};
+use crate::export::ViewKind;
 use crate::protocol::View;
 use crate::state::N_NEXT_TOKENS;
 use crate::view_model::{NextToken, logprob_change, next_tokens, percent_text, signed_text, token_text};
@@ -19,6 +21,7 @@ pub fn OutputCard() -> impl IntoView {
             <div class="card-head">
                 <h2 id="output-title">"Next token"</h2>
                 <span class="quiet">{format!("top {N_NEXT_TOKENS}, probability")}</span>
+                <Export views=|_| vec![ViewKind::NextTokens] also=Also::Python />
             </div>
             {move || match view.get() {
                 Some(ViewRef(view)) => view! { <Runs view=ViewRef(view) /> }.into_any(),

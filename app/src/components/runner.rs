@@ -12,7 +12,9 @@ use leptos::task::spawn_local;
 use super::{Page, address, theme};
 use crate::api::{self, Host, Topic, WithNumbers};
 use crate::client::{Client, ClientEvent, Steering};
-use crate::protocol::{Call, ModelSource, Reply, ViewRequest};
+use crate::download;
+use crate::export;
+use crate::protocol::{Call, ErrorReport, ModelSource, Reply, ViewRequest};
 use crate::state::job::JobEvent;
 use crate::state::lesson::Fixed;
 use crate::state::{Msg, Task};
@@ -70,6 +72,23 @@ impl Runner {
             Task::StopJob(job_id) => self.steer(job_id, Steering::cancel),
             Task::PauseJob(job_id) => self.steer(job_id, Steering::pause),
             Task::ResumeJob(job_id) => self.steer(job_id, Steering::resume),
+            Task::Script { library, call } => spawn_local(async move {
+                match client.request(*call).await {
+                    Ok(Reply::Script(text)) => {
+                        let file = page.state.with_untracked(|state| export::python(state, library, text));
+                        if let Err(why) = download::save(&file) {
+                            page.send(Msg::Failed(ErrorReport {
+                                code: "not_saved".to_owned(),
+                                message: format!("{} was not saved: {why}", file.name()),
+                                recoverable: true,
+                                detail: None,
+                            }));
+                        }
+                    }
+                    Ok(_) => {}
+                    Err(error) => page.send(Msg::Failed(error)),
+                }
+            }),
             Task::KeepTheme(choice) => theme::keep(choice),
         }
     }

@@ -1,16 +1,16 @@
 //! Score against effect: one dot a head, so that one sees whether the heads that a detector names are those that matter.
 
-use headlight_core::report::HeadScores;
 use leptos::prelude::*;
 
+use super::export::Export;
 use super::page;
+use crate::export::ViewKind;
 use crate::protocol::Reply;
-use crate::state::detection::DetectionStage;
 use crate::state::lab::Experiment;
 use crate::state::{AppState, Msg};
-use crate::view_model::lens::{Lens, report_scores};
+use crate::view_model::lens::Lens;
 use crate::view_model::measure::Measure;
-use crate::view_model::scatter::{Scatter, scatter};
+use crate::view_model::scatter::Scatter;
 use crate::view_model::signed_text;
 
 /// The plot's size in its own units.
@@ -19,22 +19,13 @@ const HEIGHT: f32 = 300.0;
 /// Room for the axes' texts.
 const MARGIN: f32 = 34.0;
 
-/// The lenses whose scores can stand on the x axis: readings of the prompt and detectors that have run.
-fn lenses(state: &AppState) -> Vec<Lens> {
+/// The lenses whose scores can stand on the x axis: readings of the prompt, detectors that have run, imports.
+fn lenses(state: &AppState) -> Vec<(Lens, String)> {
     let of_prompt = Measure::all().map(Lens::Prompt);
-    let done = Lens::detectors().filter(|lens| scores(state, *lens).is_some());
-    of_prompt.into_iter().chain(done).collect()
-}
-
-fn scores(state: &AppState, lens: Lens) -> Option<HeadScores> {
-    match lens {
-        Lens::Prompt(measure) => measure.scores(&state.view.as_ref()?.scores).cloned(),
-        Lens::Detector(doc) => match &state.detections.get(doc.id)?.stage {
-            DetectionStage::Done(report) => Some(report_scores(report)),
-            _ => None,
-        },
-        _ => None,
-    }
+    let done = Lens::detectors().filter(|lens| state.scores_of(*lens).is_some());
+    let imports = (0..state.imports.len() as u32).map(Lens::Imported);
+    let all = of_prompt.into_iter().chain(done).chain(imports);
+    all.map(|lens| (lens, state.lens_label(lens))).collect()
 }
 
 /// The card; there once a sweep is done.
@@ -48,11 +39,9 @@ pub fn ScatterCard() -> impl IntoView {
     let choices = page.select(lenses);
     let plot = Memo::new(move |_| {
         let lens = lens.get();
-        page.state.with(|state| {
-            let Some(Reply::Sweep(report)) = state.found(Experiment::Sweep) else { return None };
-            scatter(&scores(state, lens)?, &report.effects)
-        })
+        page.state.with(|state| state.scatter(lens))
     });
+    let label = move || page.state.with(|state| state.lens_label(lens.get()));
     view! {
         <Show when=move || has_sweep.get()>
             <section class="card wide-card" aria-labelledby="scatter-title" data-testid="scatter">
@@ -73,10 +62,10 @@ pub fn ScatterCard() -> impl IntoView {
                                 choices
                                     .get()
                                     .into_iter()
-                                    .map(|choice| {
+                                    .map(|(choice, label)| {
                                         view! {
                                             <option value=choice.key() prop:selected=move || lens.get() == choice>
-                                                {choice.label()}
+                                                {label}
                                             </option>
                                         }
                                     })
@@ -84,9 +73,10 @@ pub fn ScatterCard() -> impl IntoView {
                             }}
                         </select>
                     </label>
+                    <Export views=move |_| vec![ViewKind::Scatter(lens.get_untracked())] />
                 </div>
                 {move || match plot.get() {
-                    Some(plot) => view! { <Plot plot lens=lens.get().label() /> }.into_any(),
+                    Some(plot) => view! { <Plot plot lens=label() /> }.into_any(),
                     None => {
                         view! {
                             <p class="quiet">
@@ -102,7 +92,7 @@ pub fn ScatterCard() -> impl IntoView {
 }
 
 #[component]
-fn Plot(plot: Scatter, lens: &'static str) -> impl IntoView {
+fn Plot(plot: Scatter, lens: String) -> impl IntoView {
     let page = page();
     let x = |along: f32| MARGIN + along * (WIDTH - 2.0 * MARGIN);
     let y = |along: f32| HEIGHT - MARGIN - along * (HEIGHT - 2.0 * MARGIN);
@@ -141,7 +131,7 @@ fn Plot(plot: Scatter, lens: &'static str) -> impl IntoView {
             <line class="axis" x1=MARGIN x2=MARGIN y1=MARGIN y2=HEIGHT - MARGIN></line>
             <text x=MARGIN y=HEIGHT - 8.0>{format!("{:.2}", plot.scores.0)}</text>
             <text x=WIDTH - MARGIN y=HEIGHT - 8.0 text-anchor="end">{format!("{:.2}", plot.scores.1)}</text>
-            <text x=WIDTH / 2.0 y=HEIGHT - 8.0 text-anchor="middle">{lens}</text>
+            <text x=WIDTH / 2.0 y=HEIGHT - 8.0 text-anchor="middle">{lens.clone()}</text>
             <text x=MARGIN + 4.0 y=MARGIN - 10.0>{format!("effect {}", signed_text(high))}</text>
             <text x=MARGIN + 4.0 y=HEIGHT - MARGIN + 12.0>{signed_text(low)}</text>
             {dots.collect_view()}

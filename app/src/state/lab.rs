@@ -382,7 +382,7 @@ impl Lens {
             Self::Sweep => Some(Experiment::Sweep),
             Self::Attribution => Some(Experiment::Dla),
             Self::Patching => Some(Experiment::Patch),
-            Self::Prompt(_) | Self::Detector(_) => None,
+            Self::Prompt(_) | Self::Detector(_) | Self::Imported(_) => None,
         }
     }
 }

@@ -123,6 +123,22 @@ fn oklch(lightness: f32, chroma: f32, hue_degrees: f32) -> Rgb {
     )
 }
 
+/// The ground of an exported picture: the page's cards.
+pub fn paper(theme: Theme) -> Rgb {
+    match theme {
+        Theme::Light => Rgb(0xff, 0xfe, 0xfb),
+        Theme::Dark => Rgb(0x1c, 0x1a, 0x17),
+    }
+}
+
+/// Ink of an exported picture's title.
+pub fn ink(theme: Theme) -> Rgb {
+    match theme {
+        Theme::Light => Rgb(0x22, 0x1f, 0x1a),
+        Theme::Dark => Rgb(0xf0, 0xec, 0xe3),
+    }
+}
+
 /// Ink of the texts on a canvas, which sees no style sheet.
 pub fn label_ink(theme: Theme) -> Rgb {
     match theme {

@@ -7,6 +7,7 @@ use headlight_core::ids::HeadId;
 use headlight_core::report::{DetectReport, HeadScores};
 
 use super::measure::{Measure, rank_of, ranking};
+use super::signed_text;
 
 /// What the map shows.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -21,6 +22,8 @@ pub enum Lens {
     Attribution,
     /// How much of a clean run each head carries over into a corrupted one.
     Patching,
+    /// Scores of another program: their place among the state's imports, which has their name.
+    Imported(u32),
 }
 
 impl Default for Lens {
@@ -63,6 +66,7 @@ impl Lens {
             Self::Sweep => "effect:sweep".to_owned(),
             Self::Attribution => "effect:dla".to_owned(),
             Self::Patching => "effect:patch".to_owned(),
+            Self::Imported(index) => format!("imported:{index}"),
         }
     }
 
@@ -76,6 +80,7 @@ impl Lens {
             ("effect", "sweep") => Some(Self::Sweep),
             ("effect", "dla") => Some(Self::Attribution),
             ("effect", "patch") => Some(Self::Patching),
+            ("imported", index) => index.parse().ok().map(Self::Imported),
             _ => None,
         }
     }
@@ -88,6 +93,7 @@ impl Lens {
             Self::Sweep => "Effect of editing each head",
             Self::Attribution => "Direct logit attribution",
             Self::Patching => "Activation patching",
+            Self::Imported(_) => "Imported scores",
         }
     }
 
@@ -99,6 +105,7 @@ impl Lens {
             Self::Sweep => "effect".to_owned(),
             Self::Attribution => "direct".to_owned(),
             Self::Patching => "recovered".to_owned(),
+            Self::Imported(_) => "imported".to_owned(),
         }
     }
 
@@ -109,7 +116,7 @@ impl Lens {
             // The three ways to measure induction read the same cells.
             Self::Detector(doc) if doc.id.starts_with("induction") => "induction",
             Self::Detector(doc) => doc.id,
-            Self::Sweep | Self::Attribution | Self::Patching => return None,
+            Self::Sweep | Self::Attribution | Self::Patching | Self::Imported(_) => return None,
         };
         AttentionTarget::ALL.into_iter().find(|target| target.name() == name)
     }
@@ -128,7 +135,28 @@ impl Lens {
                 let all = scores.into_iter().flat_map(|scores| scores.scores.iter().flatten());
                 Scale::UpTo(all.copied().fold(1.0, f32::max))
             }
+            Self::Imported(_) => {
+                let all = || scores.into_iter().flat_map(|scores| scores.scores.iter().flatten());
+                let most = all().fold(0.0, |most: f32, score| most.max(score.abs()));
+                match all().any(|&score| score < 0.0) {
+                    true => Scale::SignedUpTo(most),
+                    false if most > 0.0 => Scale::UpTo(most),
+                    false => Scale::UpTo(1.0),
+                }
+            }
             _ => Scale::UpTo(1.0),
+        }
+    }
+
+    /// The ends of this lens' scale as printed.
+    pub fn ends(self, scale: Scale) -> (String, String) {
+        let unit = if matches!(self, Self::Imported(_)) { "" } else { " nats" };
+        match scale {
+            Scale::UpTo(1.0) => ("0".to_owned(), "1".to_owned()),
+            Scale::UpTo(most) if most < 1.0 => ("0".to_owned(), format!("{most:.3}{unit}")),
+            Scale::UpTo(most) => ("0".to_owned(), format!("{most:.1}{unit}")),
+            Scale::SignedUpTo(1.0) => ("−1".to_owned(), "+1".to_owned()),
+            Scale::SignedUpTo(most) => (signed_text(-most), signed_text(most)),
         }
     }
 }

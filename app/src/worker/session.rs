@@ -156,6 +156,14 @@ pub async fn answer(session: &RefCell<Session>, id: u32, call: Call) -> Result<R
             let task = started(engine.start_generate(&request))?;
             Ok(Reply::Generate(Box::new(job(&engine, id, Stage::Generate, task).await?)))
         }
+        Call::Script(request) => {
+            let engine = session.borrow().engine()?;
+            let [clean, edited] = request.runs();
+            let clean = run(&engine, id, &clean, Want::default()).await?;
+            let edited = run(&engine, id, &edited, Want::default()).await?;
+            let script = engine.script_of(&request, &clean, &edited);
+            script.map(Reply::Script).map_err(|error| post::engine_error(&error))
+        }
         Call::Bench { prefill, repeats } => {
             let engine = session.borrow().engine()?;
             bench(&engine, id, &prefill, repeats).await.map(Reply::Bench)

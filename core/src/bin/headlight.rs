@@ -20,6 +20,7 @@ use headlight_core::report::{
     BenchReport, BosPolicy, ControlsRequest, DetectRequest, DlaRequest, GenerateRequest, LensRequest,
     OvRequest, PatchRequest, PrefillSpeed, Prompt, RunRequest, SweepRequest,
 };
+use headlight_core::script::{Library, ScriptRequest};
 use serde::{Deserialize, Serialize};
 
 /// Look at attention heads from the command line. Every command prints JSON.
@@ -204,6 +205,22 @@ enum Command {
         #[arg(long, default_value_t = 0)]
         seed: u64,
     },
+    /// Python that reproduces a run with its edits in another library, and compares the numbers. Prints the script itself.
+    Script {
+        #[command(flatten)]
+        model: ModelArg,
+        #[command(flatten)]
+        prompt: PromptArgs,
+        /// transformer_lens or nnsight.
+        #[arg(long, value_parser = parse_library)]
+        library: Library,
+        /// The model's repository on the Hugging Face hub; known of the models that the page offers.
+        #[arg(long)]
+        repo: Option<String>,
+        /// Run on NDIF; nnsight alone.
+        #[arg(long)]
+        remote: bool,
+    },
     /// What the model is: sizes, sha256.
     Info {
         #[command(flatten)]
@@ -315,6 +332,12 @@ fn parse_metric(text: &str) -> Result<Metric, String> {
     let names = || Metric::ALL.map(Metric::name).join(", ");
     let found = Metric::ALL.into_iter().find(|metric| metric.name() == text.replace('-', "_"));
     found.ok_or_else(|| format!("there is no metric \"{text}\"; choose one of {}", names()))
+}
+
+fn parse_library(text: &str) -> Result<Library, String> {
+    let names = || Library::ALL.map(Library::name).join(", ");
+    let found = Library::ALL.into_iter().find(|library| library.name() == text.replace('-', "_"));
+    found.ok_or_else(|| format!("there is no script for \"{text}\"; choose one of {}", names()))
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -506,6 +529,16 @@ fn run(command: Command) -> anyhow::Result<()> {
                 GenerateRequest { prompt, bos, interventions, max_new_tokens, temperature, seed, stop_ids };
             print(&engine.start_generate(&request)?.complete(&engine)?)
         }
+        Command::Script { model, prompt, library, repo, remote } => {
+            let (prompt, bos, interventions) = prompt.parts()?;
+            let engine = model.load()?;
+            let repo = repo.or_else(|| known_repo(&engine.info().sha256));
+            print!(
+                "{}",
+                engine.script(&ScriptRequest { prompt, bos, interventions, library, repo, remote })?
+            );
+            Ok(())
+        }
         Command::Info { model } => print(model.load()?.info()),
         Command::Bench { model, prefill, repeats, edits } => {
             let engine = model.load()?;
@@ -519,6 +552,14 @@ fn run(command: Command) -> anyhow::Result<()> {
 fn print(report: &impl Serialize) -> anyhow::Result<()> {
     println!("{}", serde_json::to_string(report).context("the report cannot be written as JSON")?);
     Ok(())
+}
+
+/// The hub's repository of a model that the page offers, by the sha256 of its weights.
+fn known_repo(sha256: &str) -> Option<String> {
+    let manifest: Vec<serde_json::Value> =
+        serde_json::from_str(include_str!("../../../static/models.json")).ok()?;
+    let model = manifest.iter().find(|model| model["sha256"] == sha256)?;
+    model["homepage"].as_str()?.strip_prefix("https://huggingface.co/").map(str::to_owned)
 }
 
 /// A list of sequences of ids, or an object that has one under `sequences` or `tokens`.

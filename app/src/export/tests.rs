@@ -1,0 +1,338 @@
+//! Exports are read back by others' parsers: SVG as XML, CSV by the csv crate, JSON as the reports that it came from.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use headlight_core::ablate::Metric;
+use headlight_core::ids::HeadId;
+use headlight_core::report::{
+    EffectReport, HeadScores, LensReport, ModelInfo, OvReport, PatternReport, Provenance, RunReport,
+    SweepReport, TokenDirect, TokenLogit, TokensReport,
+};
+use serde_json::{Value, json};
+
+use super::svg::{escape, wrap};
+use super::*;
+use crate::protocol::{Call, Comparison, Reply, View};
+use crate::state::edits::EditMsg;
+use crate::state::job::JobStage;
+use crate::state::lab::{Experiment, Job};
+use crate::state::{Msg, ThemeChoice, update};
+use crate::view_model::colour::Theme;
+
+/// Markup, quotes, a formula, line ends, characters that XML does not know, and some that turn the line around.
+const HOSTILE: &str =
+    "</script>]]><!-- & \"a\", 'b'\u{1}\u{b}\u{fffe}\u{ffff}\r\n=1+1\t🙂 \u{202e}é </metadata></svg>";
+
+fn provenance_of_run() -> Provenance {
+    let [model, model_sha256, engine, build] = ["m", "aa", "cpu-f32", "0.1.0"].map(str::to_owned);
+    Provenance { model, model_sha256, engine, build }
+}
+
+fn info() -> ModelInfo {
+    ModelInfo {
+        name: "m".to_owned(),
+        family: "llama".to_owned(),
+        sha256: "aa".to_owned(),
+        n_layers: 2,
+        n_heads: 3,
+        n_kv_heads: 3,
+        d_model: 8,
+        d_head: 1,
+        d_mlp: 4,
+        d_vocab: 10,
+        n_ctx: 128,
+        bos_id: Some(0),
+        adds_bos: false,
+        n_params: 1,
+    }
+}
+
+fn logit(id: u32, token: &str, logit: f32) -> TokenLogit {
+    TokenLogit { id, token: token.to_owned(), piece: token.to_owned(), logit, logprob: logit - 2.7 }
+}
+
+fn run_of(first: f32) -> RunReport {
+    RunReport {
+        ids: vec![1, 2, 3],
+        tokens: vec![HOSTILE.to_owned(), "=1+1".to_owned(), " b".to_owned()],
+        logits_top: vec![logit(3, HOSTILE, first), logit(4, "=cmd|' /C calc'!A0", 0.123_456_79)],
+        watched: Vec::new(),
+        logsumexp: 2.7,
+        nll_nats: vec![0.1, 0.2],
+        provenance: provenance_of_run(),
+    }
+}
+
+fn view(is_edited: bool) -> View {
+    let run = run_of(1.0 / 3.0);
+    let tokens = TokensReport {
+        ids: run.ids.clone(),
+        tokens: run.tokens.clone(),
+        pieces: run.tokens.clone(),
+        bytes: vec!["61".to_owned(); 3],
+        added_bos: false,
+    };
+    let scores = vec![vec![0.1, 0.2, 0.3], vec![0.4, 0.987_654_3, 0.5]];
+    let pattern = PatternReport {
+        head: HeadId::new(1, 1),
+        ids: run.ids.clone(),
+        tokens: run.tokens.clone(),
+        pattern: vec![vec![1.0, 0.0, 0.0], vec![0.25, 0.75, 0.0], vec![0.1, 0.2, 0.7]],
+        provenance: provenance_of_run(),
+    };
+    let pair = || [logit(3, "a", 1.0), logit(4, "b", 0.5)];
+    View {
+        tokens,
+        clean: is_edited.then(|| run_of(0.75)),
+        run,
+        kl_nats: is_edited.then_some(0.125),
+        comparison: Comparison { clean: pair(), edited: pair() },
+        scores: vec![HeadScores { target: "induction".to_owned(), scores, n_rows: 3 }],
+        pattern: Some(pattern),
+        elapsed_ms: 1.0,
+    }
+}
+
+fn done(state: &mut AppState, experiment: Experiment, reply: Reply) {
+    let call: Call = state.wanted_call(experiment).expect("it can be asked");
+    let job = Job { job_id: 99, call, is_paused: false, stage: JobStage::Done(Arc::new(reply)) };
+    state.lab.jobs.insert(experiment, job);
+}
+
+/// A model with a hostile prompt and a name to match, two heads edited, one held, and every experiment done.
+fn state(theme: Theme) -> AppState {
+    let mut state = AppState::default();
+    update(&mut state, Msg::WorkerReady { build: "1".to_owned() });
+    let load_id = state.loading.as_ref().expect("the bundled model").load_id;
+    update(&mut state, Msg::Loaded { load_id, info: info(), cached: false, cache_note: None });
+    update(&mut state, Msg::SetTheme(ThemeChoice::Fixed(theme)));
+    update(&mut state, Msg::SetPrompt(HOSTILE.to_owned()));
+    update(&mut state, Msg::Edit(EditMsg::Toggle(HeadId::new(0, 1))));
+    update(&mut state, Msg::ToggleHead(HeadId::new(1, 1)));
+    let view_id = state.view_id;
+    update(&mut state, Msg::Viewed { view_id, view: Arc::new(view(true)) });
+    update(&mut state, Msg::ToggleToken(1));
+    let effect = EffectReport {
+        kl_nats: vec![0.0, 0.5, 0.125],
+        clean_nll_nats: vec![0.1, 0.2],
+        edited_nll_nats: vec![0.3, 0.1],
+        direct_kl_nats: None,
+        clean_top: Vec::new(),
+        edited_top: Vec::new(),
+        direct_top: Vec::new(),
+    };
+    done(&mut state, Experiment::Effect, Reply::Effect(Box::new(effect)));
+    let direct = |id, logit| TokenDirect { id, token: HOSTILE.to_owned(), logit };
+    let ov = OvReport {
+        head: HeadId::new(1, 1),
+        source_pos: 1,
+        raised: vec![direct(1, 2.0)],
+        lowered: vec![direct(2, -1.0)],
+        own: direct(3, 0.5),
+        own_rank: 4,
+        provenance: provenance_of_run(),
+    };
+    done(&mut state, Experiment::Ov, Reply::Ov(Box::new(ov)));
+    let cell = json!({"id": 1, "logprob": -0.5, "followed_logprob": -1.0, "followed_rank": 2});
+    let lens: LensReport = serde_json::from_value(json!({
+        "ids": [1, 2, 3], "cells": [[cell, cell, cell], [cell, cell, cell]],
+        "texts": [[HOSTILE, "a", "b"], ["c", "d", "e"]], "provenance": provenance_of_run(),
+    }))
+    .expect("the shape of a report");
+    done(&mut state, Experiment::LogitLens, Reply::Lens(Box::new(lens)));
+    let Some(Call::Sweep(request)) = state.wanted_call(Experiment::Sweep) else { panic!("a sweep") };
+    let sweep = SweepReport {
+        ids: vec![1, 2, 3],
+        metric: Metric::Logprob,
+        token: Some(3),
+        versus: None,
+        clean: -1.0,
+        effects: vec![vec![0.1, -0.2, 0.3], vec![0.0, -2.5, 1e-7]],
+        provenance: provenance_of_run(),
+        request,
+    };
+    done(&mut state, Experiment::Sweep, Reply::Sweep(Box::new(sweep)));
+    state
+}
+
+const PICTURES: [ViewKind; 7] = [
+    ViewKind::HeadMap,
+    ViewKind::Pattern,
+    ViewKind::Writes,
+    ViewKind::NextTokens,
+    ViewKind::Along,
+    ViewKind::Scatter(Lens::Prompt(crate::view_model::measure::Measure(
+        headlight_core::detect::AttentionTarget::Induction,
+    ))),
+    ViewKind::Layers,
+];
+
+fn text(state: &AppState, view: ViewKind, format: Format) -> String {
+    view.file(state, format).unwrap_or_else(|| panic!("{view:?} as {format:?}")).text
+}
+
+#[test]
+fn every_picture_is_xml_with_title_caption_and_the_whole_provenance_whatever_the_prompt() {
+    for theme in [Theme::Light, Theme::Dark] {
+        let state = state(theme);
+        for view in PICTURES {
+            let svg = text(&state, view, Format::Svg);
+            let parsed = roxmltree::Document::parse(&svg).unwrap_or_else(|error| panic!("{view:?}: {error}"));
+            let root = parsed.root_element();
+            assert_eq!(root.tag_name().name(), "svg");
+            let names: BTreeSet<&str> = parsed.descendants().map(|node| node.tag_name().name()).collect();
+            let known = [
+                "",
+                "svg",
+                "title",
+                "desc",
+                "metadata",
+                "defs",
+                "linearGradient",
+                "stop",
+                "rect",
+                "g",
+                "text",
+                "line",
+                "circle",
+            ];
+            assert!(names.iter().all(|name| known.contains(name)), "{view:?} has {names:?}");
+            let child = |name: &str| {
+                let found = root.children().find(|node| node.tag_name().name() == name);
+                found.and_then(|node| node.text()).unwrap_or_default().to_owned()
+            };
+            assert!(!child("title").is_empty(), "{view:?}");
+            assert!(
+                child("desc").contains("Model:") && child("desc").contains("Edits: off (zero) L0H1"),
+                "{view:?}"
+            );
+            let provenance: Value = serde_json::from_str(&child("metadata")).expect("JSON");
+            assert_eq!(
+                provenance["prompt"]["text"], HOSTILE,
+                "{view:?} gives the prompt back, every character"
+            );
+            assert_eq!(provenance["model"]["sha256"], "aa");
+            assert_eq!(provenance["interventions"], json!([{"kind": "zero", "heads": ["L0H1"]}]));
+            assert_eq!(provenance["view"], view.slug());
+            assert!(provenance["lens"]["definition"].as_str().is_some_and(|text| !text.is_empty()));
+            // Within the sheet, sideways and downwards.
+            let size = |name: &str| {
+                root.attribute(name).and_then(|text| text.parse::<f32>().ok()).unwrap_or(f32::NAN)
+            };
+            assert!(size("width") > 300.0 && size("height") > 150.0, "{view:?}");
+            assert!(!svg.contains("href") && !svg.contains("NaN"), "{view:?}");
+        }
+    }
+}
+
+#[test]
+fn the_head_map_shows_every_head_the_scale_the_edit_and_the_held_head() {
+    let state = state(Theme::Light);
+    let svg = text(&state, ViewKind::HeadMap, Format::Svg);
+    let parsed = roxmltree::Document::parse(&svg).expect("XML");
+    let tips: Vec<&str> =
+        parsed.descendants().filter(|node| node.has_tag_name("title")).filter_map(|n| n.text()).collect();
+    for head in ["L0H0", "L0H2", "L1H1, induction 0.99", "L0H1, induction 0.20, switched off"] {
+        assert!(tips.iter().any(|tip| tip.contains(head)), "{head} in {tips:?}");
+    }
+    assert_eq!(parsed.descendants().filter(|node| node.tag_name().name() == "stop").count(), 17);
+    assert!(svg.contains("crossed out: switched off") && svg.contains("framed: L1H1"));
+    let named = svg.matches(">0.99</text>").count();
+    assert_eq!(named, 1, "numbers in the cells of a small model");
+}
+
+#[test]
+fn tables_read_back_to_the_same_numbers_and_tokens() {
+    let state = state(Theme::Light);
+    let read = |view: ViewKind| {
+        let csv = text(&state, view, Format::Csv);
+        let mut reader = csv::Reader::from_reader(csv.as_bytes());
+        let names: Vec<String> = reader.headers().expect("names").iter().map(str::to_owned).collect();
+        let rows: Vec<Vec<String>> = reader
+            .records()
+            .map(|row| row.expect("as long as the names").iter().map(str::to_owned).collect())
+            .collect();
+        (names, rows)
+    };
+    let (names, rows) = read(ViewKind::HeadMap);
+    assert_eq!(names[..6], ["layer", "head", "score", "spread", "rank", "edited"]);
+    assert_eq!(rows.len(), 6);
+    assert_eq!(rows[4][..6], ["1", "1", "0.9876543", "", "1", "0"]);
+    assert_eq!((rows[1][5].as_str(), rows[1][6].as_str()), ("1", "0.2"));
+    let (_, rows) = read(ViewKind::NextTokens);
+    assert_eq!(rows.len(), 4);
+    assert_eq!(rows[2][..4], ["edited", "1", "3", HOSTILE], "a token as it is");
+    assert_eq!(rows[2][4].parse::<f32>(), Ok(1.0_f32 / 3.0), "the same f32");
+    assert_eq!(rows[3][3], "=cmd|' /C calc'!A0", "formulas are data: nothing is put before them");
+    let (names, rows) = read(ViewKind::Pattern);
+    assert_eq!((names.len(), rows.len()), (5, 3));
+    assert_eq!(rows[1][2..], ["0.25", "0.75", "0"]);
+    let (_, rows) = read(ViewKind::Along);
+    assert_eq!(rows[0][4..], ["", ""], "the first token is foretold by nothing");
+    assert_eq!(rows[2][3..], ["0.125", "0.2", "0.1"]);
+    assert_eq!(read(PICTURES[5]).1.len(), 6);
+    assert_eq!(read(ViewKind::Layers).1[0][3], HOSTILE);
+    assert_eq!(read(ViewKind::Writes).1[2][..2], ["own", "5"]);
+}
+
+#[test]
+fn json_is_the_report_with_the_view_beside_it() {
+    let mut state = state(Theme::Light);
+    let json = text(&state, ViewKind::NextTokens, Format::Json);
+    let run: RunReport = serde_json::from_str(&json).expect("a run's report");
+    assert_eq!(run, run_of(1.0 / 3.0));
+    let json: Value = serde_json::from_str(&json).expect("JSON");
+    assert_eq!((&json["kl_nats"], &json["clean"]["ids"]), (&json!(0.125), &json!([1, 2, 3])));
+    assert_eq!(json["view"]["prompt"]["text"], HOSTILE);
+    state.lens = Lens::Sweep;
+    let json = text(&state, ViewKind::HeadMap, Format::Json);
+    let Some(Reply::Sweep(report)) = state.found(Experiment::Sweep) else { panic!("a sweep") };
+    let printed = serde_json::to_string(report).expect("plain");
+    assert!(json.starts_with(&printed[..printed.len() - 1]), "the command line's very digits");
+    for view in PICTURES {
+        let parsed: Value = serde_json::from_str(&text(&state, view, Format::Json)).expect("JSON");
+        assert_eq!(parsed["view"]["view"], view.slug());
+    }
+}
+
+#[test]
+fn exports_are_imported_again_and_lens_and_scatter_show_them() {
+    let mut state = state(Theme::Light);
+    for format in [Format::Csv, Format::Json] {
+        state.lens = Lens::Sweep;
+        let file = ViewKind::HeadMap.file(&state, format).expect("the sweep is done");
+        update(&mut state, Msg::Import { file: file.name(), text: file.text });
+        assert_eq!(state.problem, None);
+        let lens = state.lens;
+        assert!(matches!(lens, Lens::Imported(_)), "{lens:?}");
+        assert_eq!(state.lens_scores().map(|scores| scores.scores[1][1]), Some(-2.5));
+        assert!(state.lens_label(lens).contains("headlight-induction-2l-head-map"));
+        assert!(state.scatter(lens).is_some_and(|plot| plot.dots.len() == 6));
+    }
+    let before = (state.lens, state.imports.clone());
+    update(&mut state, Msg::Import { file: "bad.json".to_owned(), text: "{\"a\": [[NaN]]}".to_owned() });
+    assert!(state.problem.as_ref().is_some_and(|problem| problem.error.message.contains("NaN")));
+    assert_eq!((state.lens, state.imports.clone()), before, "a bad file changes nothing");
+    update(&mut state, Msg::SetLens(Lens::Imported(77)));
+    assert_eq!(state.lens_scores(), None, "a lens of a link that nothing was imported for");
+}
+
+#[test]
+fn files_are_named_after_model_and_view_in_plain_letters() {
+    let mut state = state(Theme::Light);
+    let name = |state: &AppState| ViewKind::HeadMap.file(state, Format::Svg).map(|file| file.name());
+    assert_eq!(name(&state).as_deref(), Some("headlight-induction-2l-head-map.svg"));
+    if let Some(model) = &mut state.model {
+        model.id = "../Ünder \"x\".gguf".to_owned();
+    }
+    assert_eq!(name(&state).as_deref(), Some("headlight-nder-x-head-map.svg"));
+}
+
+#[test]
+fn texts_are_escaped_and_wrapped() {
+    assert_eq!(escape("<a b='1'>&\"\u{0}\n"), "&lt;a b='1'&gt;&amp;&quot;\u{fffd}&#10;");
+    assert_eq!(wrap("one two three", 7), ["one two", "three"]);
+    assert_eq!(wrap("abcdefgh", 3), ["abc", "def", "gh"]);
+    assert_eq!(wrap("", 3), [""]);
+}

@@ -1,0 +1,131 @@
+//! What comes from other programs and goes to them: imported scores as lenses of the map, and scripts for Python.
+
+use headlight_core::report::{HeadScores, Prompt};
+use headlight_core::script::{Library, ScriptRequest};
+
+use super::detection::DetectionStage;
+use super::lab::Experiment;
+use super::{AppState, Msg, Task, fail, update};
+use crate::import::{self, Imported};
+use crate::protocol::{Call, ErrorReport, Reply};
+use crate::view_model::lens::{Lens, report_scores};
+use crate::view_model::scatter::{Scatter, scatter};
+
+/// Where the hub's repositories are.
+const HUB: &str = "https://huggingface.co/";
+
+impl AppState {
+    /// The scores behind an imported lens.
+    pub fn imported(&self, lens: Lens) -> Option<&Imported> {
+        match lens {
+            Lens::Imported(index) => self.imports.get(index as usize),
+            _ => None,
+        }
+    }
+
+    /// A lens as a label.
+    pub fn lens_label(&self, lens: Lens) -> String {
+        self.imported(lens).map_or_else(|| lens.label().to_owned(), Imported::label)
+    }
+
+    /// A lens as the page writes it before a number.
+    pub fn lens_name(&self, lens: Lens) -> String {
+        self.imported(lens).map_or_else(|| lens.name(), |imported| imported.metric.clone())
+    }
+
+    /// The scores of a lens that can stand beside effects: a reading of the prompt, a detector that has run, an import.
+    pub fn scores_of(&self, lens: Lens) -> Option<HeadScores> {
+        match lens {
+            Lens::Prompt(measure) => measure.scores(&self.view.as_ref()?.scores).cloned(),
+            Lens::Detector(doc) => match &self.detections.get(doc.id)?.stage {
+                DetectionStage::Done(report) => Some(report_scores(report)),
+                _ => None,
+            },
+            Lens::Imported(_) => self.imported(lens).map(Imported::head_scores),
+            _ => None,
+        }
+    }
+
+    /// The scores of a lens against the sweep's effects, once that is done.
+    pub fn scatter(&self, lens: Lens) -> Option<Scatter> {
+        let Reply::Sweep(report) = self.found(Experiment::Sweep)? else { return None };
+        scatter(&self.scores_of(lens)?, &report.effects)
+    }
+
+    /// The model's repository on the Hugging Face hub, where the manifest knows its weights.
+    fn repo(&self) -> Option<String> {
+        let sha256 = &self.model.as_ref()?.info.sha256;
+        let model = self.models.iter().find(|model| model.source.sha256.as_ref() == Some(sha256))?;
+        model.homepage.strip_prefix(HUB).map(str::to_owned)
+    }
+
+    /// Why no Python script reproduces the view; `None` where one does.
+    pub fn no_script(&self) -> Option<&'static str> {
+        let model = self.model.as_ref()?;
+        (model.info.d_mlp == 0).then_some(
+            "No Python script: this model has attention only, and no library loads its checkpoint.",
+        )
+    }
+}
+
+impl Imported {
+    /// For a menu.
+    pub fn label(&self) -> String {
+        format!("Imported: {} ({})", self.metric, self.file)
+    }
+
+    /// In the shape that the map reads.
+    pub fn head_scores(&self) -> HeadScores {
+        let target = if self.is_effect { "effect:imported" } else { "imported" };
+        HeadScores { target: target.to_owned(), scores: self.scores.clone(), n_rows: 1 }
+    }
+
+    /// Where the numbers come from, in a sentence.
+    pub fn caption(&self, state: &AppState) -> String {
+        let own = state.model.as_ref().map(|model| &model.info.sha256);
+        let of = match (&self.model_sha256, own) {
+            (Some(theirs), Some(own)) if theirs == own => " It was measured on this model.",
+            (Some(_), Some(_)) => " Mind: it was measured on other weights than those loaded here.",
+            _ => " The file does not say on which weights it was measured.",
+        };
+        format!("{} as {} gives it; neither your prompt nor your edits touch it.{of}", self.metric, self.file)
+    }
+}
+
+/// Takes a file's scores in and shows the first of them; a bad file changes nothing.
+pub(super) fn import(state: &mut AppState, file: &str, text: &str) -> Vec<Task> {
+    let Some(info) = state.model.as_ref().map(|model| &model.info) else { return Vec::new() };
+    match import::read(file, text, info.n_layers, info.n_heads) {
+        Ok(imported) => {
+            let index = state.imports.len() as u32;
+            state.imports.extend(imported);
+            update(state, Msg::SetLens(Lens::Imported(index)))
+        }
+        Err(error) => fail(
+            state,
+            ErrorReport {
+                code: "bad_import".to_owned(),
+                message: format!("{file} was not imported: {error}"),
+                recoverable: true,
+                detail: None,
+            },
+        ),
+    }
+}
+
+/// Lets go of another model's imports.
+pub(super) fn forget_imports(state: &mut AppState) {
+    state.imports.clear();
+    if matches!(state.lens, Lens::Imported(_)) {
+        state.lens = Lens::default();
+    }
+}
+
+/// Asks for the script of the view as it is now.
+pub(super) fn script(state: &AppState, library: Library) -> Vec<Task> {
+    let Some(view) = state.current_view() else { return Vec::new() };
+    let interventions = state.edits.resolved(view.tokens.ids.len());
+    let (prompt, bos, repo) = (Prompt::Text(state.prompt.clone()), state.bos, state.repo());
+    let request = ScriptRequest { prompt, bos, interventions, library, repo, remote: false };
+    vec![Task::Script { library, call: Box::new(Call::Script(request)) }]
+}
