@@ -115,6 +115,7 @@ impl AppState {
     fn settled_score(&self, head: HeadId) -> Option<f32> {
         let is_settled = match self.lens {
             Lens::Prompt(_) => self.current_view().is_some(),
+            Lens::Imported(_) => true,
             Lens::Detector(doc) => {
                 let stage = self.detections.get(doc.id).map(|detection| &detection.stage);
                 let is_done = matches!(stage, Some(DetectionStage::Done(_)));
@@ -223,6 +224,12 @@ pub(super) fn open(state: &mut AppState, link: Link) -> Vec<Task> {
     state.problem = None;
     let mut misfits = Vec::new();
     match Lens::of_key(&link.lens) {
+        Some(lens @ Lens::Imported(_)) if state.imported(lens).is_none() => {
+            misfits.push(
+                "The link's map shows scores from a file, which a link cannot hold; open the file too."
+                    .to_owned(),
+            );
+        }
         Some(lens) => state.lens = lens,
         None => misfits.push(format!("This page has no “{}” to colour the map by.", link.lens)),
     }
