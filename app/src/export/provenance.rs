@@ -159,7 +159,8 @@ pub fn caption(state: &AppState, own: String) -> Vec<String> {
     lines
 }
 
-/// A word with what cannot be seen spelt out.
+/// A word with what cannot be seen spelt out; characters that turn the line around would reach beyond the prompt.
 fn shown_word(word: &str) -> String {
-    if word.is_empty() { String::new() } else { token_text(word) }
+    let turns = |c| matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    if word.is_empty() { String::new() } else { token_text(&word.replace(turns, "\u{1}")) }
 }

@@ -20,7 +20,7 @@ const ROW: f32 = 22.0;
 /// Room for a token.
 const TOKEN: f32 = 116.0;
 /// Letters of a token.
-const N_LETTERS: usize = 16;
+const N_LETTERS: usize = 15;
 /// Room for the numbers.
 const NUMBERS: f32 = 64.0;
 
