@@ -79,7 +79,7 @@ mlp_out: Array<number>,
  */
 resid_pre: Array<number>, };
 
-export type Intervention = Edit & Sites & { positions?: Array<number> | null };
+export type Intervention = Edit & Partial<Sites> & { positions?: Array<number> | null };
 
 export type ModelInfo = { 
 /**
@@ -1578,7 +1578,9 @@ export type Args<T, Needed extends PropertyKey = "text" | "ids"> = T extends unk
   : never;
 
 /** A view: what differs from the default. `headlight.state()` gives it, links hold it. */
-export type State = Partial<Omit<Link, "model" | "lab" | "detectors">> & {
+export type State = Partial<Omit<Link, "model" | "lab" | "detectors" | "edits" | "lesson">> & {
+  edits?: Array<Partial<PlacedEdit> & Pick<PlacedEdit, "edit">>;
+  lesson?: (Partial<Omit<Lesson, "questions">> & { questions?: Array<Partial<Question> & Pick<Question, "ask">> }) | null;
   model?: Partial<LinkedModel>;
   lab?: Partial<LabSettings>;
   detectors?: Partial<Settings>;
