@@ -43,7 +43,6 @@ use crate::protocol::View;
 use crate::state::edits::EditMsg;
 use crate::state::lesson::Fixed;
 use crate::state::{AppState, Msg, update};
-use embed::{Held, Of};
 use runner::Runner;
 
 /// The state and the way to change it, for every component.
@@ -130,35 +129,31 @@ fn Whole() -> impl IntoView {
     let page = page();
     let is_embed = page.state.with_untracked(|state| state.embed.is_some());
     let is_stale = page.select(|state| state.is_stale);
+    let why = page.select(|state| state.why_fixed(Fixed::View));
+    // Hidden by embed.css: a part costs little while nobody looks, and a wrapper around each would cost every reader bytes.
+    let hidden = page.select(|state| {
+        let hidden = Part::ALL.into_iter().filter(|part| !state.shows(*part)).map(Part::name);
+        hidden.collect::<Vec<_>>().join(" ")
+    });
     view! {
         {if is_embed { view! { <embed::EmbedBar /> }.into_any() } else { view! { <header::Header /> }.into_any() }}
         <share::SharedNote />
-        <main class="columns" class:columns-stale=move || is_stale.get()>
+        <main class="columns" data-hide=move || hidden.get() class:columns-stale=move || is_stale.get()>
             <div class="column">
-                <Of part=Part::Lesson>
-                    <lesson::LessonCard />
-                </Of>
+                <lesson::LessonCard />
                 <prompt::PromptCard />
-                <Of part=Part::Output>
-                    <output::OutputCard />
-                </Of>
-                <Of part=Part::Ablation>
-                    <Held what=Fixed::View>
-                        <edits::EditsCard />
-                    </Held>
-                    <effect::EffectCard />
-                </Of>
+                <output::OutputCard />
+                <fieldset class="held" disabled=move || why.get().is_some() title=move || why.get()>
+                    <edits::EditsCard />
+                </fieldset>
+                <effect::EffectCard />
             </div>
             <div class="column column-wide">
-                <Of part=Part::Map>
-                    <head_map::MapCard />
-                </Of>
+                <head_map::MapCard />
                 <inspector::InspectorCard />
-                <Of part=Part::Plots>
-                    <along::AlongCard />
-                    <scatter::ScatterCard />
-                    <layers::LayersCard />
-                </Of>
+                <along::AlongCard />
+                <scatter::ScatterCard />
+                <layers::LayersCard />
             </div>
         </main>
         {(!is_embed).then(|| view! { <footer::Footer /> })}

@@ -141,7 +141,10 @@ async fn a_sandboxed_frame_under_a_strict_policy_runs_the_model_and_leaves_its_h
         .wait_until(&format!("{}.getAttribute('aria-selected') === 'true'", by_id("head-L1H0")), SOON)
         .await?;
     ensure!(browser.eval("document.querySelector('.foot, .tagline') === null").await? == true);
-    ensure!(browser.eval("document.querySelector('[aria-labelledby=layers-title]') === null").await? == true);
+    ensure!(
+        browser.eval("!document.querySelector('[aria-labelledby=layers-title]')?.checkVisibility()").await?
+            == true
+    );
     let open = browser.eval(&format!("[{0}.href, {0}.rel, {0}.target]", by_id("embed-open"))).await?;
     ensure!(open[0] == format!("{}#1.q1bKSE1MUbJS8jH0MFCqBQA", host.page), "{open}");
     ensure!(open[1] == "noopener" && open[2] == "_blank", "{open}");
@@ -288,7 +291,7 @@ async fn two_elements_on_one_page_load_when_seen_or_asked() -> anyhow::Result<()
     let both = "Promise.all(['one', 'two'].map((id) => document.getElementById(id).run({text: 'A B A'})))";
     ensure!(browser.eval(both).await?.as_array().map(Vec::len) == Some(2));
     browser.enter_frame(&frame_of("one")).await?;
-    ensure!(browser.eval(&format!("{} === null", by_id("prompt"))).await? == true);
+    ensure!(browser.eval(&format!("{}.checkVisibility()", by_id("prompt"))).await? == false);
     // Read-only: to look at.
     ensure!(browser.eval(&format!("{}.disabled", by_id("ablate"))).await? == true);
     browser
@@ -487,7 +490,10 @@ async fn the_dialog_writes_what_works_and_links_are_built_outside() -> anyhow::R
         .await?;
     ensure!(fresh.eval(&format!("{}.querySelector('b') === null", by_id("lesson"))).await? == true);
     fresh.wait_until(&format!("{} !== null", by_id("next-token-0")), LONG).await?;
-    ensure!(fresh.eval("document.querySelector('[aria-labelledby=layers-title]') === null").await? == true);
+    ensure!(
+        fresh.eval("!document.querySelector('[aria-labelledby=layers-title]')?.checkVisibility()").await?
+            == true
+    );
     fresh.screenshot(&artifact("lesson.png")).await?;
     fresh.client.goto("about:blank").await?;
     fresh.client.goto(&format!("{}#{fragment}", host.page)).await?;

@@ -71,7 +71,7 @@ pub fn build(profile: Profile) -> anyhow::Result<()> {
     }
     command.current_dir(paths::root()).env("PATH", tools_path()?).arg("build").env_remove("NO_COLOR");
     if profile == Profile::Release {
-        command.arg("--release");
+        command.args(["--release", "--cargo-profile", "page"]);
     }
     if crate::shell::find_program("wasm-opt").is_some() {
         command.arg("--offline");

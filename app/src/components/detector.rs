@@ -6,7 +6,6 @@ use headlight_core::detect::doc::Doc;
 use headlight_core::report::DetectReport;
 use leptos::prelude::*;
 
-use super::embed::Held;
 use super::evidence::Evidence;
 use super::page;
 use super::progress::JobProgress;
@@ -63,6 +62,7 @@ pub fn DetectorPanel() -> impl IntoView {
         _ => None,
     });
     let shown = page.select(|state| Shown::of(state.lens_detection()));
+    let why = page.select(|state| state.why_fixed(Fixed::View));
     let stage = move |doc: &'static Doc| match shown.get() {
         Shown::Running => view! { <Running /> }.into_any(),
         Shown::Done(report) => view! { <Found doc report /> }.into_any(),
@@ -74,9 +74,9 @@ pub fn DetectorPanel() -> impl IntoView {
             let doc = doc.get()?;
             Some(view! {
                 <div class="detector" data-testid="detector" data-detector=doc.id>
-                    <Held what=Fixed::View>
+                    <fieldset class="held" disabled=move || why.get().is_some() title=move || why.get()>
                         <DetectorSettings doc />
-                    </Held>
+                    </fieldset>
                     <RunOffer />
                     {move || stage(doc)}
                 </div>

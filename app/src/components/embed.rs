@@ -5,7 +5,6 @@ use leptos::prelude::*;
 
 use super::{address::address_of, header::EngineBadge, page};
 use crate::embed::EmbedFlags;
-use crate::link::Part;
 use crate::state::lesson::Fixed;
 
 /// The flags of this page's address.
@@ -70,27 +69,5 @@ pub fn Still(on_start: impl Fn() + 'static) -> impl IntoView {
             <p class="quiet">"Runs a small language model in this frame. Nothing is sent anywhere."</p>
             <OpenOutside />
         </section>
-    }
-}
-
-/// Shows its children while the part is shown.
-#[component]
-pub fn Of(part: Part, children: ChildrenFn) -> impl IntoView {
-    let is_shown = page().select(move |state| state.shows(part));
-    view! { <Show when=move || is_shown.get()>{children()}</Show> }
-}
-
-/// Disables the fields inside while they cannot be changed, and says why.
-#[component]
-pub fn Held(what: Fixed, #[prop(optional)] is_told: bool, children: Children) -> impl IntoView {
-    let why = page().select(move |state| state.why_fixed(what));
-    view! {
-        <fieldset class="held" disabled=move || why.get().is_some() title=move || why.get()>
-            {children()}
-        </fieldset>
-        {move || {
-            let why = why.get().filter(|_| is_told)?;
-            Some(view! { <p class="quiet" data-testid="why-held">{why}</p> })
-        }}
     }
 }

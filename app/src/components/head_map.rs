@@ -6,7 +6,6 @@ use headlight_core::report::HeadScores;
 use leptos::prelude::*;
 use wasm_bindgen::JsCast;
 
-use super::embed::Held;
 use super::export::{Also, Export};
 use super::lab::LabPanel;
 use super::{Page, detector::DetectorPanel, page, ranked::Ranked, strongest::Strongest};
@@ -55,9 +54,7 @@ pub fn MapCard() -> impl IntoView {
         <section class="card map-card" aria-labelledby="map-title">
             <div class="card-head">
                 <h2 id="map-title">"Heads"</h2>
-                <Held what=Fixed::View>
-                    <LensMenu />
-                </Held>
+                <LensMenu />
                 <button
                     class="button"
                     data-testid="map-table-toggle"
@@ -113,6 +110,7 @@ pub fn MapCard() -> impl IntoView {
 #[component]
 fn LensMenu() -> impl IntoView {
     let page = page();
+    let is_fixed = page.select(|state| state.why_fixed(Fixed::View).is_some());
     let lens = page.select(|state| state.lens);
     let imports = page.select(|state| {
         let lenses = (0..state.imports.len() as u32).map(Lens::Imported);
@@ -131,6 +129,7 @@ fn LensMenu() -> impl IntoView {
             <select
                 class="select"
                 data-testid="measure"
+                disabled=move || is_fixed.get()
                 on:change=move |event| {
                     if let Some(lens) = Lens::of_key(&event_target_value(&event)) {
                         page.send(Msg::SetLens(lens));

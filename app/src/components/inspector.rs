@@ -5,14 +5,12 @@ use headlight_core::ids::HeadId;
 use headlight_core::report::PatternReport;
 use leptos::prelude::*;
 
-use super::embed::Of;
 use super::export::Export;
 use super::pattern::PatternCanvas;
 use super::settings::PaintBar;
 use super::writes::Writes;
 use super::{ViewRef, page};
 use crate::export::ViewKind;
-use crate::link::Part;
 use crate::state::Msg;
 use crate::state::edits::EditMsg;
 use crate::state::lesson::Fixed;
@@ -58,34 +56,31 @@ pub fn InspectorCard() -> impl IntoView {
     let inspected = Inspected { view, crosshair, hovered_token, query, texts };
     let is_table = RwSignal::new(false);
     let is_custom = page.select(|state| state.lens.is_custom());
-    let is_shown = page.select(|state| state.shows(Part::Pattern) || state.shows(Part::Inspector));
     view! {
-        <Show when=move || is_shown.get()>
-            <section class="card inspector-card" aria-labelledby="inspector-title" data-testid="inspector">
-                <InspectorHead head is_table />
-                <Show
-                    when=move || head.get().is_some() && view.with(Option::is_some)
-                    fallback=|| view! { <div class="empty">"A head's attention appears here."</div> }
-                >
-                    <Show when=move || is_custom.get()>
-                        <PaintBar />
-                    </Show>
-                    <Of part=Part::Pattern>
-                        <Show when=move || is_table.get() fallback=move || view! { <PatternCanvas view crosshair /> }>
-                            <RowTable inspected />
-                        </Show>
-                        <Readout inspected />
-                        <Outlined />
-                    </Of>
-                    <Of part=Part::Inspector>
-                        <h3>"From which token does it look where?"</h3>
-                        <LinkedTokens inspected />
-                        <Writes />
-                        <Scores head />
-                    </Of>
+        <section class="card inspector-card" aria-labelledby="inspector-title" data-testid="inspector">
+            <InspectorHead head is_table />
+            <Show
+                when=move || head.get().is_some() && view.with(Option::is_some)
+                fallback=|| view! { <div class="empty">"A head's attention appears here."</div> }
+            >
+                <Show when=move || is_custom.get()>
+                    <PaintBar />
                 </Show>
-            </section>
-        </Show>
+                <div class="pattern-part">
+                    <Show when=move || is_table.get() fallback=move || view! { <PatternCanvas view crosshair /> }>
+                        <RowTable inspected />
+                    </Show>
+                    <Readout inspected />
+                    <Outlined />
+                </div>
+                <div class="inspector-part">
+                    <h3>"From which token does it look where?"</h3>
+                    <LinkedTokens inspected />
+                    <Writes />
+                    <Scores head />
+                </div>
+            </Show>
+        </section>
     }
 }
 

@@ -3,9 +3,7 @@
 use headlight_core::report::BosPolicy;
 use leptos::prelude::*;
 
-use super::embed::{Held, Of};
 use super::page;
-use crate::link::Part;
 use crate::state::lesson::Fixed;
 use crate::state::{AppState, FIRST_PROMPT, Msg};
 use crate::view_model::{Chip, chips};
@@ -23,24 +21,21 @@ const EXAMPLES: [(&str, &str); 5] = [
 #[component]
 pub fn PromptCard() -> impl IntoView {
     let page = page();
-    let is_shown = page.select(|state| state.shows(Part::Prompt) || state.shows(Part::Tokens));
+    let why = page.select(|state| state.why_fixed(Fixed::Prompt));
     view! {
-        <Show when=move || is_shown.get()>
-            <section class="card prompt-card" aria-labelledby="prompt-title">
-                <div class="card-head">
-                    <h2 id="prompt-title">"Prompt"</h2>
-                    <TokenCount />
-                </div>
-                <Of part=Part::Prompt>
-                    <Held what=Fixed::Prompt is_told=true>
-                        <Editor />
-                    </Held>
-                </Of>
-                <Of part=Part::Tokens>
-                    <Tokens />
-                </Of>
-            </section>
-        </Show>
+        <section class="card prompt-card" aria-labelledby="prompt-title">
+            <div class="card-head">
+                <h2 id="prompt-title">"Prompt"</h2>
+                <TokenCount />
+            </div>
+            <fieldset class="held" disabled=move || why.get().is_some() title=move || why.get()>
+                <Editor />
+            </fieldset>
+            <p class="quiet why-held" data-testid="why-held">{move || why.get()}</p>
+            <div class="tokens-part">
+                <Tokens />
+            </div>
+        </section>
     }
 }
 
@@ -111,9 +106,7 @@ fn Tokens() -> impl IntoView {
     view! {
         <div class="token-head">
             <h3>"Tokens"</h3>
-            <Held what=Fixed::Prompt>
-                <BosChip />
-            </Held>
+            <BosChip />
         </div>
         <ul class="tokens prompt-tokens" aria-label="Tokens of the prompt" on:mouseleave=move |_| noted.set(None)>
             {move || {
@@ -172,6 +165,7 @@ fn bos_text(state: &AppState) -> (bool, bool, String) {
 fn BosChip() -> impl IntoView {
     let page = page();
     let bos = page.select(bos_text);
+    let is_fixed = page.select(|state| state.why_fixed(Fixed::Prompt).is_some());
     let toggle = move |_| {
         let (can_switch, is_on, _) = bos.get_untracked();
         let default =
@@ -190,7 +184,7 @@ fn BosChip() -> impl IntoView {
             data-testid="bos-chip"
             role="switch"
             aria-checked=move || bos.get().1.to_string()
-            disabled=move || !bos.get().0
+            disabled=move || !bos.get().0 || is_fixed.get()
             title="Whether a beginning-of-sequence token is put before the prompt"
             on:click=toggle
         >
