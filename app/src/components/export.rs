@@ -266,12 +266,12 @@ fn open(page: Page, file: web_sys::File) {
     };
     if size_bytes > MAX_BYTES {
         let error = ImportError::TooLarge { size_bytes };
-        return page.send(refused(format!("{name} was not imported: {error}")));
+        return page.send(refused(format!("the file {name} was not imported: {error}")));
     }
     spawn_local(async move {
         page.send(match download::read_text(&file).await {
             Some(text) => Msg::Import { file: name, text },
-            None => refused(format!("{name} cannot be read; choose it again")),
+            None => refused(format!("the file {name} cannot be read; choose it again")),
         });
     });
 }

@@ -105,7 +105,7 @@ pub(super) fn import(state: &mut AppState, file: &str, text: &str) -> Vec<Task> 
             state,
             ErrorReport {
                 code: "bad_import".to_owned(),
-                message: format!("{file} was not imported: {error}"),
+                message: format!("the file {file} was not imported: {error}"),
                 recoverable: true,
                 detail: None,
             },
