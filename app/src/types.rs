@@ -19,6 +19,7 @@ use headlight_core::report::{
     OvReport, OvRequest, PatchReport, PatchRequest, PatternReport, PrefillSpeed, Provenance, RunReport,
     RunRequest, SweepReport, SweepRequest, TokenDirect, TokenLogit, TokensReport,
 };
+use headlight_core::script::{Library, ScriptRequest};
 use ts_rs::{Config, TS};
 
 use crate::lesson::{AnswerKind, AnswerSheet, Answered, Lesson, Lock, Question};
@@ -73,6 +74,8 @@ fn declarations() -> String {
         Targets,
         SweepSpec,
         SweepRequest,
+        Library,
+        ScriptRequest,
         SweepReport,
         DlaSpec,
         DlaFindings,

@@ -16,6 +16,7 @@ use crate::report::{BosPolicy, ModelInfo, RunReport, TokenLogit};
 
 /// A Python library that runs the script.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
 #[serde(rename_all = "snake_case")]
 pub enum Library {
     /// TransformerLens 4.
@@ -47,6 +48,7 @@ impl Library {
 
 /// `script`: Python that reproduces a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
 pub struct ScriptRequest {
     /// Text or ids.
     #[serde(flatten)]

@@ -9,7 +9,7 @@
   "use strict";
   const METHODS = new Set([
     "models", "load", "tokenize", "run", "patterns", "detect", "detectors", "sweep", "controls", "patch", "dla", "lens",
-    "ov", "generate", "bench", "cancel", "state", "setState", "link", "ready", "start",
+    "ov", "generate", "script", "bench", "cancel", "state", "setState", "link", "ready", "start",
   ]);
   const MAX_LETTERS = 1 << 20;
   const MAX_DEPTH = 32;

@@ -475,6 +475,10 @@ edit_positions: Array<number> | null,
  */
 targets: Targets, 
 /**
+ * In which layers; all when absent. A sweep in parts gives the same numbers, bit for bit.
+ */
+layers?: Array<number> | null, 
+/**
  * Which number.
  */
 metric: Metric, 
@@ -510,6 +514,10 @@ edit_positions: Array<number> | null,
  */
 targets: Targets, 
 /**
+ * In which layers; all when absent. A sweep in parts gives the same numbers, bit for bit.
+ */
+layers?: Array<number> | null, 
+/**
  * Which number.
  */
 metric: Metric, 
@@ -526,6 +534,30 @@ versus: number | null,
  * positions whose next token is looked at (the last when absent).
  */
 positions: Array<number> | null, };
+
+export type Library = "transformer_lens" | "nnsight";
+
+export type ScriptRequest = { 
+/**
+ * BOS policy; applies to text only.
+ */
+bos: BosPolicy, 
+/**
+ * Edits, applied in order.
+ */
+interventions: Array<Intervention>, 
+/**
+ * For which library.
+ */
+library: Library, 
+/**
+ * The model's repository on the Hugging Face hub, where it is known.
+ */
+repo: string | null, 
+/**
+ * Whether the run is on NDIF.
+ */
+remote: boolean, } & ({ "text": string } | { "ids": Array<number> });
 
 export type SweepReport = { 
 /**
@@ -1602,13 +1634,16 @@ export interface HeadlightMethods {
   patterns(args: Args<RunRequest> & { head: HeadId }): Promise<PatternReport>;
   detect(args: Args<DetectRequest, "detector">): Promise<DetectReport>;
   detectors(): Promise<Array<Doc>>;
-  sweep(args: Args<SweepRequest>): Promise<SweepReport>;
+  /** Shared by `n_workers` workers; as many as the machine bears unless given. The numbers are the same. */
+  sweep(args: Args<SweepRequest> & { n_workers?: number }): Promise<SweepReport>;
   controls(args: Args<ControlsRequest, "text" | "ids" | "interventions">): Promise<ControlsReport>;
   patch(args: Args<PatchRequest>): Promise<PatchReport>;
   dla(args: Args<DlaRequest>): Promise<DlaReport>;
   lens(args: Args<LensRequest>): Promise<LensReport>;
   ov(args: Args<OvRequest, "text" | "ids" | "head" | "source_pos">): Promise<OvReport>;
   generate(args: Args<GenerateRequest>): Promise<GenerateReport>;
+  /** Python that makes a run again in another library. */
+  script(args: Args<ScriptRequest, "library">): Promise<string>;
   bench(args?: { prefill?: Array<number>; repeats?: number }): Promise<BenchReport>;
   /** Stops the view and the load that are under way. */
   cancel(): Promise<null>;

@@ -1,6 +1,7 @@
 //! The built page in a real Chromium: open it, type, look at heads, load SmolLM2, break things.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::ensure;
 use headlight_tests::page::{LONG, SOON, by_id, click, open, text_of, type_prompt};

@@ -34,6 +34,7 @@ fn info() -> ModelInfo {
         name: "m".to_owned(),
         family: "llama".to_owned(),
         sha256: "aa".to_owned(),
+        tokenizer_sha256: "tt".to_owned(),
         n_layers: 2,
         n_heads: 3,
         n_kv_heads: 3,

@@ -2,8 +2,11 @@
 
 use super::*;
 
+/// A metric's name and its numbers.
+type Metric = (String, Vec<Vec<f32>>);
+
 /// Two layers of two heads.
-fn read2(text: &str) -> Result<Vec<(String, Vec<Vec<f32>>)>, String> {
+fn read2(text: &str) -> Result<Vec<Metric>, String> {
     let read = read("f", text, 2, 2).map_err(|error| error.to_string())?;
     Ok(read.into_iter().map(|imported| (imported.metric, imported.scores)).collect())
 }

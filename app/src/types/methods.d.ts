@@ -28,13 +28,16 @@ export interface HeadlightMethods {
   patterns(args: Args<RunRequest> & { head: HeadId }): Promise<PatternReport>;
   detect(args: Args<DetectRequest, "detector">): Promise<DetectReport>;
   detectors(): Promise<Array<Doc>>;
-  sweep(args: Args<SweepRequest>): Promise<SweepReport>;
+  /** Shared by `n_workers` workers; as many as the machine bears unless given. The numbers are the same. */
+  sweep(args: Args<SweepRequest> & { n_workers?: number }): Promise<SweepReport>;
   controls(args: Args<ControlsRequest, "text" | "ids" | "interventions">): Promise<ControlsReport>;
   patch(args: Args<PatchRequest>): Promise<PatchReport>;
   dla(args: Args<DlaRequest>): Promise<DlaReport>;
   lens(args: Args<LensRequest>): Promise<LensReport>;
   ov(args: Args<OvRequest, "text" | "ids" | "head" | "source_pos">): Promise<OvReport>;
   generate(args: Args<GenerateRequest>): Promise<GenerateReport>;
+  /** Python that makes a run again in another library. */
+  script(args: Args<ScriptRequest, "library">): Promise<string>;
   bench(args?: { prefill?: Array<number>; repeats?: number }): Promise<BenchReport>;
   /** Stops the view and the load that are under way. */
   cancel(): Promise<null>;
