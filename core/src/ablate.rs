@@ -12,8 +12,9 @@ mod trials;
 
 pub use metric::{Metric, MetricSpec};
 
-use crate::backend::Backend;
+use crate::backend::{Backend, DeviceError};
 use crate::detect::Ground;
+use crate::forward::RunError;
 use crate::hooks::PlanError;
 
 /// Rows unembedded in one step: 16 rows of SmolLM2's vocabulary are about 0.9 GFLOP.
@@ -97,16 +98,28 @@ pub enum AblateError {
     /// The edits or the prompt.
     #[error(transparent)]
     Plan(#[from] PlanError),
+    /// The device.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+}
+
+impl From<RunError> for AblateError {
+    fn from(error: RunError) -> Self {
+        match error {
+            RunError::Plan(error) => error.into(),
+            RunError::Device(error) => error.into(),
+        }
+    }
 }
 
 /// Logits of some rows of `[row, d_model]`, `[row, d_vocab]`.
-pub(crate) fn unembed_rows<B: Backend>(
+pub(crate) async fn unembed_rows<B: Backend>(
     ground: &Ground<'_, B>,
     normalized: &B::Buffer,
     rows: &[usize],
-) -> Vec<f32> {
+) -> Result<Vec<f32>, DeviceError> {
     let (backend, d_model) = (ground.backend, ground.model.config.d_model);
     let row = |&row: &usize| backend.slice(normalized, row * d_model..(row + 1) * d_model);
     let rows = backend.concat(rows.iter().map(row).collect());
-    backend.download(&backend.matmul(&rows, ground.model.unembed()))
+    backend.download_one(backend.matmul(&rows, ground.model.unembed())).await
 }

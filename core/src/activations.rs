@@ -89,12 +89,9 @@ impl Activations {
         self.patterns.insert(head, pattern);
     }
 
-    /// Adds one layer's keys, `[row][head]`; layers come in order.
-    pub(crate) fn push_argmax_keys(&mut self, layer: Vec<Vec<usize>>) {
-        self.argmax_keys.resize_with(layer.len(), Vec::new);
-        for (row, heads) in self.argmax_keys.iter_mut().zip(layer) {
-            row.push(heads);
-        }
+    /// Adds one layer's keys at a row, `[head]`; layers come in order.
+    pub(crate) fn push_argmax_keys(&mut self, row: usize, heads: Vec<usize>) {
+        push_at(&mut self.argmax_keys, row, heads);
     }
 
     /// Adds one layer's entropies, `[head]`; layers come in order.
@@ -102,11 +99,16 @@ impl Activations {
         self.entropy_nats.push(layer);
     }
 
-    /// Adds one layer's masses, `[target][head]`; layers come in order.
-    pub(crate) fn push_target_mass(&mut self, layer: Vec<Vec<f32>>) {
-        self.target_mass.resize_with(layer.len(), Vec::new);
-        for (target, heads) in self.target_mass.iter_mut().zip(layer) {
-            target.push(heads);
-        }
+    /// Adds one layer's masses on a target, `[head]`; layers come in order.
+    pub(crate) fn push_target_mass(&mut self, target: usize, heads: Vec<f32>) {
+        push_at(&mut self.target_mass, target, heads);
     }
+}
+
+/// Appends to list `index`, of lists that come in order.
+fn push_at<T>(lists: &mut Vec<Vec<T>>, index: usize, value: T) {
+    if lists.len() <= index {
+        lists.resize_with(index + 1, Vec::new);
+    }
+    lists[index].push(value);
 }

@@ -38,11 +38,13 @@ impl AttnShape {
 
 /// What happens to the values of some rows and columns.
 #[derive(Clone, Debug, PartialEq)]
-pub enum RowEdit {
+pub enum RowEdit<Buffer> {
     /// Multiplied by a factor; 0 leaves zeros whatever was there.
     Scale(f32),
     /// Replaced, `[row, column]`.
     Replace(Vec<f32>),
+    /// Each replaced by the same values, `[column]`.
+    Repeat(Buffer),
     /// Freed of a part of their component along a direction, as wide as the columns.
     ProjectOut {
         /// The direction.
@@ -63,6 +65,20 @@ pub enum AttentionEdit {
     Towards(PatternTarget, f32),
     /// Replaced by rows of a pattern, `[query_pos, key_pos]` over all positions of the prompt.
     Replace(Vec<f32>),
+}
+
+/// Why a backend could not do its work.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DeviceError {
+    /// The device is gone: unplugged, reset by the system, or its driver crashed.
+    #[error("the graphics device was lost ({0}); run again on the CPU, or reload the page")]
+    Lost(String),
+    /// Not enough memory on the device.
+    #[error("the graphics device has too little memory for this; shorten the prompt, or run on the CPU")]
+    OutOfMemory,
+    /// The device refused a command.
+    #[error("the graphics device refused a command ({0}); run on the CPU")]
+    Refused(String),
 }
 
 /// A place to compute. Every kernel takes buffers of this backend and gives a new one.
@@ -125,26 +141,26 @@ pub trait Backend {
         queries: Range<usize>,
     ) -> Self::Buffer;
 
-    /// For each head, the attention that a block of queries pays to its target's keys, summed.
+    /// For each head, the attention that a block of queries pays to its target's keys, summed, `[head]`.
     fn target_mass(
         &self,
         pattern: &Self::Buffer,
         shape: AttnShape,
         queries: Range<usize>,
         targets: &TargetKeys,
-    ) -> Vec<f32>;
+    ) -> Self::Buffer;
 
-    /// For each head, the entropy of a block's pattern rows, summed, nats.
-    fn entropy_sum(&self, pattern: &Self::Buffer, shape: AttnShape, queries: Range<usize>) -> Vec<f32>;
+    /// For each head, the entropy of a block's pattern rows, summed, nats, `[head]`.
+    fn entropy_sum(&self, pattern: &Self::Buffer, shape: AttnShape, queries: Range<usize>) -> Self::Buffer;
 
-    /// For each head, the key that one query of a block attends to most; the first among equals.
+    /// For each head, the key that one query of a block attends to most, the first among equals; whole numbers, `[head]`.
     fn argmax_keys(
         &self,
         pattern: &Self::Buffer,
         shape: AttnShape,
         queries: Range<usize>,
         query: usize,
-    ) -> Vec<usize>;
+    ) -> Self::Buffer;
 
     /// Edits one head's scores or pattern `[head, query, key_pos]` of a block of queries, at some query positions or all.
     fn edit_attention(
@@ -164,7 +180,7 @@ pub trait Backend {
         row_len: usize,
         rows: Range<usize>,
         columns: Range<usize>,
-    ) -> Vec<f32>;
+    ) -> Self::Buffer;
 
     /// Edits some columns of some rows of `[row, row_len]`.
     fn edit_rows(
@@ -173,7 +189,7 @@ pub trait Backend {
         row_len: usize,
         rows: &[usize],
         columns: Range<usize>,
-        edit: &RowEdit,
+        edit: &RowEdit<Self::Buffer>,
     ) -> Self::Buffer;
 
     /// `x + y`.
@@ -191,6 +207,21 @@ pub trait Backend {
     /// A range of values as a buffer of its own.
     fn slice(&self, x: &Self::Buffer, values: Range<usize>) -> Self::Buffer;
 
-    /// Copies a buffer to host memory.
-    fn download(&self, x: &Self::Buffer) -> Vec<f32>;
+    /// `x - y`.
+    fn subtract(&self, x: &Self::Buffer, y: &Self::Buffer) -> Self::Buffer;
+
+    /// Values in a buffer.
+    fn n_values(&self, x: &Self::Buffer) -> usize;
+
+    /// Copies buffers to host memory, all of them in one go; what was asked of the backend before is done by then. The one
+    /// place where work can turn out to have failed.
+    fn download(
+        &self,
+        buffers: Vec<Self::Buffer>,
+    ) -> impl Future<Output = Result<Vec<Vec<f32>>, DeviceError>>;
+
+    /// The same of one buffer.
+    fn download_one(&self, buffer: Self::Buffer) -> impl Future<Output = Result<Vec<f32>, DeviceError>> {
+        async { Ok(self.download(vec![buffer]).await?.pop().unwrap_or_default()) }
+    }
 }

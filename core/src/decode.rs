@@ -13,9 +13,9 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 
 use crate::activations::Activations;
-use crate::backend::Backend;
-use crate::forward::{Finished, KvCache, LoadedModel, Pass};
-use crate::hooks::{Edits, PlanError, RunPlan};
+use crate::backend::{Backend, DeviceError};
+use crate::forward::{Finished, KvCache, LoadedModel, Pass, RunError};
+use crate::hooks::{Edits, RunPlan};
 use crate::ids::TokenId;
 use crate::metrics::top_indices;
 use crate::model::ModelConfig;
@@ -133,7 +133,7 @@ impl<B: Backend> Decode<B> {
     }
 
     /// One layer, or the choice of the tokens that a pass foretells; true when nothing is left.
-    pub fn step(&mut self, backend: &B, model: &LoadedModel<B>) -> Result<bool, PlanError> {
+    pub async fn step(&mut self, backend: &B, model: &LoadedModel<B>) -> Result<bool, RunError> {
         let state = std::mem::replace(&mut self.state, State::Done(KvCache::default()));
         self.state = match state {
             State::Ready(cache, ids, edits) => {
@@ -147,12 +147,12 @@ impl<B: Backend> Decode<B> {
                 false => State::Layers(pass),
                 true => {
                     let Finished { normalized, activations, cache, edits_after, .. } =
-                        pass.finish(backend, model);
+                        pass.finish(backend, model).await?;
                     State::Unembedding { normalized, activations, cache, edits: edits_after }
                 }
             },
             State::Unembedding { normalized, activations, cache, edits } => {
-                let logits = last_logits(backend, model, &normalized, 1 + self.guess.len());
+                let logits = last_logits(backend, model, &normalized, 1 + self.guess.len()).await?;
                 let n_sure = cache.n_tokens() - self.guess.len();
                 let (n_right, next) = self.take(&logits, &activations, n_sure, &model.config);
                 let cache = cache.cut(backend, n_sure + n_right);
@@ -228,13 +228,13 @@ impl<B: Backend> Decode<B> {
 }
 
 /// Logits of the last rows of `[pos, d_model]`, `[row, d_vocab]`.
-fn last_logits<B: Backend>(
+async fn last_logits<B: Backend>(
     backend: &B,
     model: &LoadedModel<B>,
     normalized: &B::Buffer,
     n_rows: usize,
-) -> Vec<f32> {
-    let n_values = backend.download(normalized).len();
+) -> Result<Vec<f32>, DeviceError> {
+    let n_values = backend.n_values(normalized);
     let last = backend.slice(normalized, n_values - n_rows * model.config.d_model..n_values);
-    backend.download(&backend.matmul(&last, model.unembed()))
+    backend.download_one(backend.matmul(&last, model.unembed())).await
 }

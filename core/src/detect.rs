@@ -31,7 +31,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use crate::backend::Backend;
+use crate::backend::{Backend, DeviceError};
 use crate::detect::attention::{AttentionTask, AttentionWork, Copies};
 use crate::detect::copying::{CopyingTask, CopyingWork};
 use crate::detect::copying_top1::{CopyAccuracyTask, CopyAccuracyWork};
@@ -40,7 +40,7 @@ use crate::detect::retrieval::{RetrievalTask, RetrievalWork};
 use crate::detect::stimulus::{RepeatedBlocks, Stimulus};
 use crate::detect::successor::{SuccessorTask, SuccessorWork};
 use crate::detect::target::RepeatedBlock;
-use crate::forward::LoadedModel;
+use crate::forward::{LoadedModel, RunError};
 use crate::hooks::PlanError;
 use crate::ids::TokenId;
 use crate::model::ModelConfig;
@@ -303,13 +303,13 @@ impl<B: Backend> Task<B> {
     }
 
     /// A short piece of the work; true when nothing is left.
-    pub fn step(&mut self, ground: &Ground<'_, B>) -> Result<bool, DetectError> {
+    pub async fn step(&mut self, ground: &Ground<'_, B>) -> Result<bool, DetectError> {
         match &mut self.0 {
-            TaskOf::Attention(task) => task.step(ground),
-            TaskOf::Copying(task) => Ok(task.step(ground)),
-            TaskOf::CopyAccuracy(task) => Ok(task.step(ground)),
-            TaskOf::Successor(task) => Ok(task.step(ground)),
-            TaskOf::Retrieval(task) => task.step(ground),
+            TaskOf::Attention(task) => task.step(ground).await,
+            TaskOf::Copying(task) => Ok(task.step(ground).await?),
+            TaskOf::CopyAccuracy(task) => Ok(task.step(ground).await?),
+            TaskOf::Successor(task) => Ok(task.step(ground).await?),
+            TaskOf::Retrieval(task) => task.step(ground).await,
         }
     }
 
@@ -436,6 +436,18 @@ pub enum DetectError {
     /// Words that cannot be tokenised.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
+    /// The device.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+}
+
+impl From<RunError> for DetectError {
+    fn from(error: RunError) -> Self {
+        match error {
+            RunError::Plan(error) => error.into(),
+            RunError::Device(error) => error.into(),
+        }
+    }
 }
 
 #[cfg(test)]

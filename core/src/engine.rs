@@ -2,6 +2,8 @@
 //! shells over it.
 //!
 //! Long work is steps ([`Loading::step`], [`RunTask::step`], [`Job::step`]), so that a caller can show progress, yield or stop.
+//! Steps are asynchronous, because a graphics device in a browser answers through the event loop; what gives its result at
+//! once (such as [`Engine::run`]) waits, and is for the CPU and for native programs.
 
 mod ablate;
 mod detect_job;
@@ -19,8 +21,8 @@ pub use loading::Loading;
 pub use run::{PatternsWanted, RunOutcome, RunTask, Want};
 
 use crate::activations::Activations;
-use crate::backend::Backend;
 use crate::backend::cpu::Cpu;
+use crate::backend::{Backend, DeviceError};
 use crate::decode::{Decode, Draft, Generated, StopRules};
 use crate::detect::{Ground, HeadTable};
 use crate::error::Error;
@@ -33,13 +35,21 @@ use crate::report::{
 use crate::tensor::HostTensor;
 use crate::tokenizer::Tokenizer;
 
+/// Activations where the engine computes.
+type Buffer = <Cpu as Backend>::Buffer;
+
+/// Waits for work in place.
+fn block_on<T>(work: impl Future<Output = T>) -> T {
+    pollster::block_on(work)
+}
+
 /// Long work on the engine's model, a short step at a time.
 pub trait Job: Sized {
     /// What comes of it.
     type Report;
 
     /// A short piece of the work; true when nothing is left.
-    fn step(&mut self, engine: &Engine) -> Result<bool, Error>;
+    fn step(&mut self, engine: &Engine) -> impl Future<Output = Result<bool, Error>>;
 
     /// Steps done and in all, in units of the job's own.
     fn progress(&self) -> (usize, usize);
@@ -55,12 +65,14 @@ pub trait Job: Sized {
     }
 
     /// The report, once nothing is left.
-    fn finish(self, engine: &Engine) -> Result<Self::Report, Error>;
+    fn finish(self, engine: &Engine) -> impl Future<Output = Result<Self::Report, Error>>;
 
-    /// Does what is left.
+    /// Does what is left, and waits for it.
     fn complete(mut self, engine: &Engine) -> Result<Self::Report, Error> {
-        while !self.step(engine)? {}
-        self.finish(engine)
+        block_on(async {
+            while !self.step(engine).await? {}
+            self.finish(engine).await
+        })
     }
 }
 
@@ -139,14 +151,14 @@ impl Engine {
     /// Runs a request to its end, losses included.
     pub fn run(&self, request: &RunRequest) -> Result<RunReport, Error> {
         let want = Want { nll: true, ..Want::default() };
-        Ok(self.complete(self.start(request, want)?)?.report)
+        Ok(self.start(request, want)?.complete(self)?.report)
     }
 
     /// One head's pattern.
     pub fn patterns(&self, request: &RunRequest, head: HeadId) -> Result<PatternReport, Error> {
         self.check_head(head)?;
         let want = Want { patterns: PatternsWanted::Head(head), ..Want::default() };
-        let outcome = self.complete(self.start(request, want)?)?;
+        let outcome = self.start(request, want)?.complete(self)?;
         Ok(outcome.pattern(self, head).expect("the pattern of this head was asked for"))
     }
 
@@ -160,11 +172,6 @@ impl Engine {
             top: 1,
             ..RunRequest::default()
         }
-    }
-
-    fn complete(&self, mut task: RunTask) -> Result<RunOutcome, Error> {
-        while !task.step(self)? {}
-        task.finish(self)
     }
 
     fn ground(&self) -> Ground<'_, Cpu> {
@@ -209,13 +216,16 @@ impl Engine {
 
     /// A forward pass with any captures: the researcher's door, and the tests'. Runs that its edits read come first.
     pub fn forward(&self, ids: &[TokenId], plan: &RunPlan) -> Result<RunOutput, Error> {
-        let mut donors = Donors::plan(&self.model.config, ids, plan.edits.clone())?;
-        while !donors.step(&self.backend, &self.model)? {}
-        let plan = &RunPlan { edits: donors.finish(), ..plan.clone() };
-        let mut pass = Pass::start(&self.backend, &self.model, ids, plan.clone())?;
-        while !pass.step(&self.backend, &self.model) {}
-        let Finished { normalized, activations, .. } = pass.finish(&self.backend, &self.model);
-        Ok(RunOutput { logits: self.logits_at(&normalized, ids.len(), plan.logits), activations })
+        block_on(async {
+            let mut donors = Donors::plan(&self.model.config, ids, plan.edits.clone())?;
+            while !donors.step(&self.backend, &self.model).await? {}
+            let plan = &RunPlan { edits: donors.finish(), ..plan.clone() };
+            let mut pass = Pass::start(&self.backend, &self.model, ids, plan.clone())?;
+            while !pass.step(&self.backend, &self.model) {}
+            let Finished { normalized, activations, .. } = pass.finish(&self.backend, &self.model).await?;
+            let logits = self.logits_at(&normalized, ids.len(), plan.logits).await?;
+            Ok(RunOutput { logits, activations })
+        })
     }
 
     /// As [`Self::forward`], after the positions of a cache, which comes back with `ids` read.
@@ -226,10 +236,13 @@ impl Engine {
         plan: &RunPlan,
     ) -> Result<(RunOutput, KvCache<Cpu>), Error> {
         let mut pass = Pass::resume(&self.backend, &self.model, cache, ids, plan.clone())?;
-        while !pass.step(&self.backend, &self.model) {}
-        let Finished { normalized, activations, cache, .. } = pass.finish(&self.backend, &self.model);
-        let logits = self.logits_at(&normalized, ids.len(), plan.logits);
-        Ok((RunOutput { logits, activations }, cache))
+        block_on(async {
+            while !pass.step(&self.backend, &self.model) {}
+            let Finished { normalized, activations, cache, .. } =
+                pass.finish(&self.backend, &self.model).await?;
+            let logits = self.logits_at(&normalized, ids.len(), plan.logits).await?;
+            Ok((RunOutput { logits, activations }, cache))
+        })
     }
 
     /// The most probable continuation, with the key that each head attends to most at each token's choice.
@@ -246,25 +259,40 @@ impl Engine {
     ) -> Result<Vec<Generated>, Error> {
         let (ids, draft) = (ids.to_vec(), draft.clone());
         let mut decode = Decode::with_draft(KvCache::default(), ids, rules.clone(), draft);
-        while !decode.step(&self.backend, &self.model)? {}
-        Ok(decode.finish().0)
+        block_on(async {
+            while !decode.step(&self.backend, &self.model).await? {}
+            Ok(decode.finish().0)
+        })
     }
 
     /// Logits of the rows asked for out of `[n_rows, d_model]`.
-    fn logits_at(&self, normalized: &Vec<f32>, n_rows: usize, positions: LogitPositions) -> HostTensor {
+    async fn logits_at(
+        &self,
+        normalized: &Buffer,
+        n_rows: usize,
+        positions: LogitPositions,
+    ) -> Result<HostTensor, DeviceError> {
         let first = match positions {
             LogitPositions::None => n_rows,
             LogitPositions::Last => n_rows - 1,
             LogitPositions::All => 0,
         };
-        let logits = self.logits(normalized, first..n_rows);
-        HostTensor::new(vec![n_rows - first, self.info.d_vocab], logits)
+        // No row is no work: a device takes no empty buffer.
+        let logits = match first == n_rows {
+            true => Vec::new(),
+            false => self.logits(normalized, first..n_rows).await?,
+        };
+        Ok(HostTensor::new(vec![n_rows - first, self.info.d_vocab], logits))
     }
 
-    fn logits(&self, normalized: &Vec<f32>, positions: std::ops::Range<usize>) -> Vec<f32> {
+    async fn logits(
+        &self,
+        normalized: &Buffer,
+        positions: std::ops::Range<usize>,
+    ) -> Result<Vec<f32>, DeviceError> {
         let d_model = self.info.d_model;
         let rows = self.backend.slice(normalized, positions.start * d_model..positions.end * d_model);
-        self.backend.download(&self.backend.matmul(&rows, self.model.unembed()))
+        self.backend.download_one(self.backend.matmul(&rows, self.model.unembed())).await
     }
 
     fn provenance(&self) -> Provenance {

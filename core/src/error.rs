@@ -1,7 +1,9 @@
 //! Every way in which the engine can refuse, with a stable code for programs and a sentence for people.
 
 use crate::ablate::AblateError;
+use crate::backend::DeviceError;
 use crate::detect::DetectError;
+use crate::forward::RunError;
 use crate::hooks::PlanError;
 use crate::ids::ParseIdError;
 use crate::model::ModelError;
@@ -35,11 +37,31 @@ pub enum Error {
     /// A BOS was asked of a model that has none.
     #[error("this model names no BOS token; switch BOS off")]
     NoBos,
+    /// The device that computes.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
     /// The numbers are not finite: a damaged file, or a bug.
     #[error(
         "the model computed a value that is not a number; the file may be damaged: delete it from the cache and download it again"
     )]
     NotFinite,
+}
+
+impl From<RunError> for Error {
+    fn from(error: RunError) -> Self {
+        match error {
+            RunError::Plan(error) => error.into(),
+            RunError::Device(error) => error.into(),
+        }
+    }
+}
+
+fn device_code(error: &DeviceError) -> &'static str {
+    match error {
+        DeviceError::Lost(_) => "device_lost",
+        DeviceError::OutOfMemory => "device_memory",
+        DeviceError::Refused(_) => "device_refused",
+    }
 }
 
 fn plan_code(error: &PlanError) -> &'static str {
@@ -64,6 +86,9 @@ impl Error {
             Self::Plan(error)
             | Self::Detect(DetectError::Plan(error))
             | Self::Ablate(AblateError::Plan(error)) => plan_code(error),
+            Self::Device(error)
+            | Self::Detect(DetectError::Device(error))
+            | Self::Ablate(AblateError::Device(error)) => device_code(error),
             Self::Ablate(AblateError::NothingToRecover { .. }) => "nothing_to_recover",
             Self::Ablate(AblateError::TooFewOthers { .. } | AblateError::NoHeads) => "too_few_heads",
             Self::Ablate(_) => "bad_request",

@@ -11,6 +11,7 @@ mod donors;
 mod kept_weights;
 mod kv_cache;
 mod layer;
+mod pending;
 mod upload;
 
 use std::collections::BTreeMap;
@@ -24,12 +25,12 @@ pub use upload::Upload;
 use self::base::BaseLayer;
 use self::kv_cache::LayerKv;
 use self::layer::LayerStep;
+use self::pending::{Pending, Slot};
 use crate::activations::Activations;
-use crate::backend::{AttnShape, Backend};
+use crate::backend::{AttnShape, Backend, DeviceError};
 use crate::hooks::{Edits, PlanError, RunPlan, Stage, check_ids_after};
 use crate::ids::{BlockHook::ResidPost, HookPoint, TokenId};
 use crate::model::Model;
-use crate::tensor::HostTensor;
 
 /// A model whose weights are in backend `B`'s layouts.
 pub type LoadedModel<B> = Model<<B as Backend>::Matrix, <B as Backend>::Buffer>;
@@ -55,8 +56,9 @@ pub struct Pass<B: Backend> {
     entry: Option<(Stage, B::Buffer)>,
     /// `[lane, pos, d_model]`.
     resid: B::Buffer,
+    /// What a restart takes from the run that it starts from.
     activations: Activations,
-    means: BTreeMap<usize, Activations>,
+    pending: Pending<B>,
     /// The first position whose final row anyone reads; the last layer computes no row before it.
     first_wanted: usize,
     /// Keys and values read before, of the layers to come.
@@ -122,10 +124,9 @@ impl<B: Backend> Pass<B> {
             n_past,
             n_tokens: n_past + ids.len(),
         };
-        let mut activations = Activations::default();
+        let mut pending = Pending::default();
         if plan.capture.contains(HookPoint::Embed) {
-            let tensor = HostTensor::new(vec![ids.len(), config.d_model], backend.download(&resid));
-            activations.insert(HookPoint::Embed, tensor);
+            pending.push(Slot::Point(HookPoint::Embed, vec![ids.len(), config.d_model]), resid.clone());
         }
         Ok(Self {
             lanes: vec![plan.edits.clone()],
@@ -135,8 +136,8 @@ impl<B: Backend> Pass<B> {
             next_layer: 0,
             entry: None,
             resid,
-            activations,
-            means: BTreeMap::new(),
+            activations: Activations::default(),
+            pending,
             first_wanted: n_past,
             past: cache.into_layers(),
             keeping: Keeping::Kv(Vec::new()),
@@ -181,25 +182,37 @@ impl<B: Backend> Pass<B> {
         false
     }
 
-    /// Applies the final norm.
+    /// Applies the final norm and brings what was kept to host memory.
     ///
     /// # Panics
     /// When layers are left.
-    pub fn finish(mut self, backend: &B, model: &LoadedModel<B>) -> Finished<B> {
+    pub async fn finish(mut self, backend: &B, model: &LoadedModel<B>) -> Result<Finished<B>, DeviceError> {
         assert_eq!(self.next_layer, model.config.n_layers, "the pass was finished before its last layer");
         let normalized = backend.rms_norm(&self.resid, &model.final_norm, model.config.rms_eps);
         if self.plan.capture.contains(HookPoint::FinalNormalized) {
             let shape = vec![self.shape.n_new(), model.config.d_model];
-            let tensor = HostTensor::new(shape, backend.download(&normalized));
-            self.activations.insert(HookPoint::FinalNormalized, tensor);
+            self.pending.push(Slot::Point(HookPoint::FinalNormalized, shape), normalized.clone());
         }
+        let mut means = BTreeMap::new();
+        self.pending.settle(backend, &mut self.activations, &mut means).await?;
         let (mut cache, mut base) = (KvCache::default(), None);
         match self.keeping {
             Keeping::Nothing => {}
             Keeping::Kv(layers) => cache = KvCache::of_layers(layers, self.shape),
             Keeping::Base(layers) => base = Some(BaseRun::new(self.ids, self.shape, layers, self.resid)),
         }
-        let edits_after = self.plan.edits.after_prompt(&self.means);
-        Finished { normalized, activations: self.activations, cache, base, edits_after }
+        let edits_after = self.plan.edits.after_prompt(&means);
+        Ok(Finished { normalized, activations: self.activations, cache, base, edits_after })
     }
+}
+
+/// Why a run could not be made.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum RunError {
+    /// The plan.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// The device.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
 }

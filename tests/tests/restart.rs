@@ -107,14 +107,14 @@ fn a_restarted_run_is_the_full_run() {
         let mut chance = Chance(Noise(1000 + seed));
         let n_tokens = 2 + chance.below(14);
         let ids = chance.ids(n_tokens);
-        let clean = engine.start(&request(&ids, Vec::new()), want).expect("starts").finish(&engine);
+        let clean = engine.start(&request(&ids, Vec::new()), want).expect("starts").complete(&engine);
         let clean = Rc::new(clean.expect("runs"));
         let n_edits = 1 + chance.below(3);
         let edits: Vec<Intervention> = (0..n_edits).map(|_| chance.intervention(n_tokens)).collect();
         let request = request(&ids, edits.clone());
-        let whole = engine.start(&request, want).expect("starts").finish(&engine).expect("runs");
+        let whole = engine.start(&request, want).expect("starts").complete(&engine).expect("runs");
         let restarted = engine.start_from(Some(Rc::clone(&clean)), &request, want).expect("starts");
-        let restarted = restarted.finish(&engine).expect("runs");
+        let restarted = restarted.complete(&engine).expect("runs");
         let difference = max_difference(&logits(&restarted.report), &logits(&whole.report));
         assert!(difference < tolerance::RESTART, "plan {seed}: logits differ by {difference}: {edits:?}");
         let difference = max_difference(&restarted.report.nll_nats, &whole.report.nll_nats);
@@ -265,7 +265,7 @@ fn the_direct_effect_is_the_run_with_everything_else_patched_back() {
         };
         let edit = Intervention::of_heads(edit, [head]);
         let start = |edits: Vec<Intervention>| engine.start(&request(&ids, edits), want).expect("starts");
-        let run = |edits| Rc::new(start(edits).finish(&engine).expect("runs"));
+        let run = |edits| Rc::new(start(edits).complete(&engine).expect("runs"));
         let (clean, edited) = (run(Vec::new()), run(vec![edit.clone()]));
         let effect = EffectTask::new(clean, edited).complete(&engine).expect("runs");
         // All that comes after the head, held to the clean run by patches.

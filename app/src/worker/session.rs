@@ -206,10 +206,10 @@ async fn run_from(
     let mut breather = Breather::new(id);
     breather.breathe().await?;
     let mut task: RunTask = engine.start_from(clean, request, want).map_err(failed)?;
-    while !task.step(engine).map_err(failed)? {
+    while !task.step(engine).await.map_err(failed)? {
         breather.breathe().await?;
     }
-    task.finish(engine).map_err(failed)
+    task.finish(engine).await.map_err(failed)
 }
 
 async fn pattern(
@@ -341,13 +341,13 @@ async fn job<J: Job>(engine: &Engine, id: u32, stage: Stage, mut job: J) -> Resu
     let failed = |error: Error| post::engine_error(&error);
     let mut reporter = Reporter::new(id, stage);
     let mut breather = Breather::new(id);
-    while !job.step(engine).map_err(failed)? {
+    while !job.step(engine).await.map_err(failed)? {
         let (done, total) = job.progress();
         let partial = || (Some(job.partial()).filter(|table| !table.is_empty()), job.text(engine));
         reporter.report_with(done as u64, Some(total as u64), partial);
         breather.breathe().await?;
     }
-    job.finish(engine).map_err(failed)
+    job.finish(engine).await.map_err(failed)
 }
 
 /// A sweep, kept or new: the same request on the same model gives the same numbers.

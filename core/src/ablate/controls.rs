@@ -110,13 +110,13 @@ impl<B: Backend> ControlsTask<B> {
     }
 
     /// A short piece of the work; true when nothing is left.
-    pub fn step(&mut self, ground: &Ground<'_, B>) -> Result<bool, AblateError> {
+    pub async fn step(&mut self, ground: &Ground<'_, B>) -> Result<bool, AblateError> {
         let Some(mut donors) = self.current.take().or_else(|| self.donors.next()) else {
             let lanes = std::mem::take(&mut self.resolved);
             self.trials.extend(lanes.chunks(lanes_per_batch(self.n_tokens)).map(<[Edits]>::to_vec));
-            return self.trials.step(ground);
+            return self.trials.step(ground).await;
         };
-        match donors.step(ground.backend, ground.model)? {
+        match donors.step(ground.backend, ground.model).await? {
             true => self.resolved.push(donors.finish()),
             false => self.current = Some(donors),
         }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::metric::mean;
 use super::{AblateError, unembed_rows};
 use crate::activations::Activations;
-use crate::backend::Backend;
+use crate::backend::{Backend, DeviceError};
 use crate::detect::{Ground, HeadTable};
 use crate::forward::{Finished, Pass};
 use crate::hooks::{CaptureSet, Edits, PlanError, RunPlan, check_vocabulary};
@@ -130,7 +130,7 @@ impl<B: Backend> DlaTask<B> {
     }
 
     /// A layer, or a chunk of the unembedding; true when nothing is left.
-    pub fn step(&mut self, ground: &Ground<'_, B>) -> Result<bool, AblateError> {
+    pub async fn step(&mut self, ground: &Ground<'_, B>) -> Result<bool, AblateError> {
         match &mut self.state {
             State::Layers(pass) => {
                 if !pass.step(ground.backend, ground.model) {
@@ -140,12 +140,12 @@ impl<B: Backend> DlaTask<B> {
             }
             State::Parts(parts) => {
                 if parts.directions.is_none() {
-                    parts.read_rows(ground, self.spec.versus);
+                    parts.read_rows(ground, self.spec.versus).await?;
                     return Ok(false);
                 }
                 let layer = parts.findings.heads.len();
                 if layer < self.n_layers {
-                    parts.add_layer(ground, layer, self.position);
+                    parts.add_layer(ground, layer, self.position).await?;
                     self.n_done += 1;
                     return Ok(false);
                 }
@@ -156,7 +156,7 @@ impl<B: Backend> DlaTask<B> {
         }
         let placeholder = State::Done(Box::new(DlaFindings::empty(self.position)));
         if let State::Layers(pass) = std::mem::replace(&mut self.state, placeholder) {
-            let parts = Parts::begin(ground, *pass, &self.spec, self.position)?;
+            let parts = Parts::begin(ground, *pass, &self.spec, self.position).await?;
             self.state = State::Parts(Box::new(parts));
         }
         Ok(false)
@@ -217,15 +217,15 @@ fn dot(a: &[f32], b: &[f32]) -> f32 {
 }
 
 impl Parts {
-    fn begin<B: Backend>(
+    async fn begin<B: Backend>(
         ground: &Ground<'_, B>,
         pass: Pass<B>,
         spec: &DlaSpec,
         position: usize,
     ) -> Result<Self, AblateError> {
         let config = &ground.model.config;
-        let Finished { normalized, activations, .. } = pass.finish(ground.backend, ground.model);
-        let logits = unembed_rows(ground, &normalized, &[position]);
+        let Finished { normalized, activations, .. } = pass.finish(ground.backend, ground.model).await?;
+        let logits = unembed_rows(ground, &normalized, &[position]).await?;
         let token = spec.token.unwrap_or(top_indices(&logits, 1)[0] as TokenId);
         if spec.versus == Some(token) {
             return Err(AblateError::SameToken);
@@ -250,32 +250,37 @@ impl Parts {
     }
 
     /// Reads a chunk of the unembedding's rows for their mean; after the last, the directions are there.
-    fn read_rows<B: Backend>(&mut self, ground: &Ground<'_, B>, versus: Option<TokenId>) {
+    async fn read_rows<B: Backend>(
+        &mut self,
+        ground: &Ground<'_, B>,
+        versus: Option<TokenId>,
+    ) -> Result<(), DeviceError> {
         let (backend, config) = (ground.backend, &ground.model.config);
         let unembed = ground.model.unembed();
         let (sum, n_read) = &mut self.sum_of_rows;
         let end = (*n_read + MEAN_ROWS).min(config.d_vocab);
         let ids: Vec<TokenId> = (*n_read..end).map(|id| id as TokenId).collect();
-        let rows = backend.download(&backend.gather_rows(unembed, &ids));
+        let rows = backend.download_one(backend.gather_rows(unembed, &ids)).await?;
         for row in rows.chunks_exact(config.d_model) {
             sum.iter_mut().zip(row).for_each(|(sum, value)| *sum += f64::from(*value));
         }
         *n_read = end;
         if end < config.d_vocab {
-            return;
+            return Ok(());
         }
-        let gain = backend.download(&ground.model.final_norm);
+        let gain = backend.download_one(ground.model.final_norm.clone()).await?;
         let scaled = |row: &[f64]| -> Vec<f32> {
             let pairs = row.iter().zip(&gain);
             pairs.map(|(w, g)| (w * f64::from(*g) / f64::from(self.findings.final_rms)) as f32).collect()
         };
-        let of_token = |id: TokenId| -> Vec<f64> {
-            backend.download(&backend.gather_rows(unembed, &[id])).into_iter().map(f64::from).collect()
+        let of_token = async |id: TokenId| -> Result<Vec<f64>, DeviceError> {
+            let row = backend.download_one(backend.gather_rows(unembed, &[id])).await?;
+            Ok(row.into_iter().map(f64::from).collect())
         };
-        let mut token = of_token(self.findings.token);
+        let mut token = of_token(self.findings.token).await?;
         let mut mean_row: Vec<f64> = sum.iter().map(|sum| sum / config.d_vocab as f64).collect();
         if let Some(versus) = versus {
-            token.iter_mut().zip(of_token(versus)).for_each(|(token, versus)| *token -= versus);
+            token.iter_mut().zip(of_token(versus).await?).for_each(|(token, versus)| *token -= versus);
             // The vocabulary's mean drops out of a difference.
             mean_row.fill(0.0);
         }
@@ -285,6 +290,7 @@ impl Parts {
         self.findings.embed = part;
         self.findings.embed_centered = centered;
         self.findings.sum_of_parts = part;
+        Ok(())
     }
 
     /// A part's logit, and the same minus its mean over the vocabulary.
@@ -294,7 +300,12 @@ impl Parts {
         [logit, logit - dot(part, mean)]
     }
 
-    fn add_layer<B: Backend>(&mut self, ground: &Ground<'_, B>, layer: usize, position: usize) {
+    async fn add_layer<B: Backend>(
+        &mut self,
+        ground: &Ground<'_, B>,
+        layer: usize,
+        position: usize,
+    ) -> Result<(), DeviceError> {
         let (backend, config) = (ground.backend, &ground.model.config);
         let (n_heads, d_head, d_model) = (config.n_heads, config.d_head, config.d_model);
         let z = row(&self.activations, HookPoint::Block(layer, BlockHook::Z), position, n_heads * d_head);
@@ -305,7 +316,7 @@ impl Parts {
             alone[head * n_heads * d_head..][own.clone()].copy_from_slice(&z[own]);
         }
         let alone = backend.vector(&HostTensor::new(vec![n_heads, n_heads * d_head], alone));
-        let outputs = backend.download(&backend.matmul(&alone, &ground.model.blocks[layer].w_o));
+        let outputs = backend.download_one(backend.matmul(&alone, &ground.model.blocks[layer].w_o)).await?;
         let parts: Vec<[f32; 2]> = outputs.chunks_exact(d_model).map(|output| self.parts(output)).collect();
         let attn_out = row(&self.activations, HookPoint::Block(layer, BlockHook::AttnOut), position, d_model);
         for (column, wanted) in attn_out.iter().enumerate() {
@@ -321,5 +332,6 @@ impl Parts {
         findings.mlps.extend(mlp.map(|part| part[0]));
         findings.mlps_centered.extend(mlp.map(|part| part[1]));
         findings.sum_of_parts += parts.iter().chain(&mlp).map(|part| part[0]).sum::<f32>();
+        Ok(())
     }
 }

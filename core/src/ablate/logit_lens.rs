@@ -60,14 +60,14 @@ impl<B: Backend> LensTask<B> {
     }
 
     /// A layer, or a chunk of logits; true when nothing is left.
-    pub fn step(&mut self, ground: &Ground<'_, B>) -> Result<bool, AblateError> {
+    pub async fn step(&mut self, ground: &Ground<'_, B>) -> Result<bool, AblateError> {
         let (backend, model) = (ground.backend, ground.model);
         if let Some(mut pass) = self.pass.take() {
             if !pass.step(backend, model) {
                 self.pass = Some(pass);
                 return Ok(false);
             }
-            let activations = pass.finish(backend, model).activations;
+            let activations = pass.finish(backend, model).await?.activations;
             for layer in 0..self.n_layers {
                 let point = HookPoint::Block(layer, BlockHook::ResidPost);
                 let stream = backend.vector(activations.get(point).expect("the run kept every layer"));
@@ -79,7 +79,7 @@ impl<B: Backend> LensTask<B> {
         let layer = self.n_layers - self.cells.len();
         let n_done = self.cells.last().map_or(0, Vec::len);
         let rows: Vec<usize> = (n_done..(n_done + UNEMBED_ROWS).min(self.ids.len())).collect();
-        let logits = unembed_rows(ground, &self.streams[layer], &rows);
+        let logits = unembed_rows(ground, &self.streams[layer], &rows).await?;
         for (row, logits) in rows.into_iter().zip(logits.chunks_exact(model.config.d_vocab)) {
             let cell = self.cell(row, logits);
             self.cells.last_mut().expect("a layer is in progress").push(cell);

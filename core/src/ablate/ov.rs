@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{AblateError, unembed_rows};
-use crate::backend::Backend;
+use crate::backend::{Backend, DeviceError};
 use crate::detect::Ground;
 use crate::forward::{Finished, Pass};
 use crate::hooks::{CaptureSet, Edits, PlanError, RunPlan, check_head};
@@ -45,16 +45,16 @@ pub fn start<B: Backend>(
 }
 
 /// Reads the writing off the finished run.
-pub fn read<B: Backend>(
+pub async fn read<B: Backend>(
     ground: &Ground<'_, B>,
     pass: Pass<B>,
     ids: &[TokenId],
     head: HeadId,
     source_pos: usize,
     top: usize,
-) -> OvFindings {
+) -> Result<OvFindings, DeviceError> {
     let (backend, config) = (ground.backend, &ground.model.config);
-    let Finished { activations, .. } = pass.finish(backend, ground.model);
+    let Finished { activations, .. } = pass.finish(backend, ground.model).await?;
     let get = |point| &activations.get(point).expect("the run kept it").data;
     let v = get(HookPoint::Block(head.layer, BlockHook::V));
     let kv_head = head.head / config.heads_per_kv();
@@ -62,22 +62,22 @@ pub fn read<B: Backend>(
     let mut z = vec![0.0; config.n_heads * config.d_head];
     z[head.head * config.d_head..][..config.d_head].copy_from_slice(v);
     let z = backend.vector(&HostTensor::new(vec![1, z.len()], z));
-    let output = backend.download(&backend.matmul(&z, &ground.model.blocks[head.layer].w_o));
+    let output = backend.download_one(backend.matmul(&z, &ground.model.blocks[head.layer].w_o)).await?;
     let resid = get(HookPoint::Block(config.n_layers - 1, BlockHook::ResidPost));
     let last = &resid[resid.len() - config.d_model..];
     let squares: f64 = last.iter().map(|x| f64::from(*x).powi(2)).sum();
     let rms = (squares / config.d_model as f64 + f64::from(config.rms_eps)).sqrt() as f32;
-    let gain = backend.download(&ground.model.final_norm);
+    let gain = backend.download_one(ground.model.final_norm.clone()).await?;
     let scaled: Vec<f32> = output.iter().zip(&gain).map(|(x, gain)| x * gain / rms).collect();
     let scaled = backend.vector(&HostTensor::new(vec![1, config.d_model], scaled));
-    let logits = unembed_rows(ground, &scaled, &[0]);
+    let logits = unembed_rows(ground, &scaled, &[0]).await?;
     let negated: Vec<f32> = logits.iter().map(|logit| -logit).collect();
     let pairs = |indices: Vec<usize>| indices.into_iter().map(|i| (i as TokenId, logits[i])).collect();
     let own = logits[ids[source_pos] as usize];
-    OvFindings {
+    Ok(OvFindings {
         raised: pairs(top_indices(&logits, top)),
         lowered: pairs(top_indices(&negated, top)),
         own,
         own_rank: logits.iter().filter(|&&logit| logit > own).count(),
-    }
+    })
 }

@@ -160,7 +160,7 @@ impl<B: Backend> PatchTask<B> {
     }
 
     /// A short piece of the work; true when nothing is left.
-    pub fn step(&mut self, ground: &Ground<'_, B>) -> Result<bool, AblateError> {
+    pub async fn step(&mut self, ground: &Ground<'_, B>) -> Result<bool, AblateError> {
         let (backend, model) = (ground.backend, ground.model);
         self.state = match std::mem::replace(&mut self.state, State::Idle) {
             State::Idle if self.logits.len() < 2 => {
@@ -179,16 +179,16 @@ impl<B: Backend> PatchTask<B> {
             State::Run(mut pass) => match pass.step(backend, model) {
                 false => State::Run(pass),
                 true => {
-                    let Finished { normalized, activations, .. } = pass.finish(backend, model);
+                    let Finished { normalized, activations, .. } = pass.finish(backend, model).await?;
                     if self.logits.is_empty() == self.donor_is_clean() {
                         self.donor = Some(Arc::new(activations));
                     }
-                    self.logits.push(unembed_rows(ground, &normalized, &[self.clean.len() - 1]));
+                    self.logits.push(unembed_rows(ground, &normalized, &[self.clean.len() - 1]).await?);
                     State::Idle
                 }
             },
             State::Trials(mut trials) => {
-                let is_done = trials.step(ground)?;
+                let is_done = trials.step(ground).await?;
                 self.take_values(trials.values());
                 self.state = State::Trials(trials);
                 return Ok(is_done);

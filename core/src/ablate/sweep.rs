@@ -137,16 +137,16 @@ impl<B: Backend> SweepTask<B> {
     }
 
     /// A short piece of the work; true when nothing is left.
-    pub fn step(&mut self, ground: &Ground<'_, B>) -> Result<bool, AblateError> {
+    pub async fn step(&mut self, ground: &Ground<'_, B>) -> Result<bool, AblateError> {
         if let Some(mut donors) = self.donors.take() {
-            if !donors.step(ground.backend, ground.model)? {
+            if !donors.step(ground.backend, ground.model).await? {
                 self.donors = Some(donors);
                 return Ok(false);
             }
             let batches = self.batches(&ground.model.config, &donors.finish());
             self.trials.extend(batches);
         }
-        self.trials.step(ground)
+        self.trials.step(ground).await
     }
 
     /// The edits of each site, those of one layer together as far as there is room.

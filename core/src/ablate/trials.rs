@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 
 use super::metric::{MetricSpec, Scorer, mean};
 use super::{AblateError, UNEMBED_ROWS, unembed_rows};
-use crate::backend::Backend;
+use crate::backend::{Backend, DeviceError};
 use crate::detect::Ground;
 use crate::forward::{BaseRun, Finished, Pass};
 use crate::hooks::{Edits, RunPlan, check_ids};
@@ -83,7 +83,7 @@ impl<B: Backend> Trials<B> {
     }
 
     /// A layer of a pass, or a chunk of logits; true when nothing is left.
-    pub fn step(&mut self, ground: &Ground<'_, B>) -> Result<bool, AblateError> {
+    pub async fn step(&mut self, ground: &Ground<'_, B>) -> Result<bool, AblateError> {
         let (backend, model) = (ground.backend, ground.model);
         self.state = match std::mem::replace(&mut self.state, State::Idle) {
             State::Idle => match &self.base {
@@ -100,14 +100,14 @@ impl<B: Backend> Trials<B> {
             State::Base(mut pass) => match pass.step(backend, model) {
                 false => State::Base(pass),
                 true => {
-                    let Finished { normalized, base, .. } = pass.finish(backend, model);
+                    let Finished { normalized, base, .. } = pass.finish(backend, model).await?;
                     self.base = base;
                     State::Clean { normalized, logits: Vec::new() }
                 }
             },
             State::Clean { normalized, mut logits } => {
                 let rows = &self.rows[logits.len()..];
-                let chunk = unembed_rows(ground, &normalized, &rows[..rows.len().min(UNEMBED_ROWS)]);
+                let chunk = unembed_rows(ground, &normalized, &rows[..rows.len().min(UNEMBED_ROWS)]).await?;
                 logits.extend(chunk.chunks_exact(model.config.d_vocab).map(<[f32]>::to_vec));
                 if logits.len() < self.rows.len() {
                     State::Clean { normalized, logits }
@@ -120,13 +120,13 @@ impl<B: Backend> Trials<B> {
                 false => State::Lanes(pass, n_lanes),
                 true => {
                     let n_past = pass.n_past();
-                    let normalized = pass.finish(backend, model).normalized;
+                    let normalized = pass.finish(backend, model).await?.normalized;
                     State::Unembedding(self.unembedding(normalized, n_past, n_lanes))
                 }
             },
             State::Unembedding(mut unembedding) => {
                 let scorer = self.scorer.as_ref().expect("the clean run comes first");
-                if unembedding.step(ground, scorer, &self.rows, self.ids.len()) {
+                if unembedding.step(ground, scorer, &self.rows, self.ids.len()).await? {
                     self.values.extend(unembedding.values.iter().map(|rows| mean(rows)));
                     State::Idle
                 } else {
@@ -148,15 +148,21 @@ impl<B: Backend> Trials<B> {
 
 impl<B: Backend> Unembedding<B> {
     /// One chunk; true when none is left.
-    fn step(&mut self, ground: &Ground<'_, B>, scorer: &Scorer, rows: &[usize], n_tokens: usize) -> bool {
+    async fn step(
+        &mut self,
+        ground: &Ground<'_, B>,
+        scorer: &Scorer,
+        rows: &[usize],
+        n_tokens: usize,
+    ) -> Result<bool, DeviceError> {
         let n_new = n_tokens - self.n_past;
         let chunk: Vec<(usize, usize)> = self.todo.drain(..self.todo.len().min(UNEMBED_ROWS)).collect();
         let at: Vec<usize> =
             chunk.iter().map(|&(lane, row)| lane * n_new + rows[row] - self.n_past).collect();
-        let logits = unembed_rows(ground, &self.normalized, &at);
+        let logits = unembed_rows(ground, &self.normalized, &at).await?;
         for (&(lane, row), logits) in chunk.iter().zip(logits.chunks_exact(ground.model.config.d_vocab)) {
             self.values[lane][row] = scorer.value(row, logits);
         }
-        self.todo.is_empty()
+        Ok(self.todo.is_empty())
     }
 }

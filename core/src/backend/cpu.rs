@@ -17,7 +17,7 @@ use std::ops::Range;
 pub use matmul::PackedMatrix;
 use quantized::QuantizedPanels;
 
-use super::{AttentionEdit, AttnShape, Backend, RowEdit};
+use super::{AttentionEdit, AttnShape, Backend, DeviceError, RowEdit};
 use crate::hooks::TargetKeys;
 use crate::ids::TokenId;
 use crate::tensor::HostTensor;
@@ -101,7 +101,7 @@ impl Backend for Cpu {
         shape: AttnShape,
         queries: Range<usize>,
         query: usize,
-    ) -> Vec<usize> {
+    ) -> Vec<f32> {
         attention::argmax_keys(pattern, shape, queries, query)
     }
 
@@ -133,7 +133,7 @@ impl Backend for Cpu {
         row_len: usize,
         rows: &[usize],
         columns: Range<usize>,
-        edit: &RowEdit,
+        edit: &RowEdit<Vec<f32>>,
     ) -> Vec<f32> {
         edits::edit_rows(x, row_len, rows, columns, edit)
     }
@@ -159,7 +159,15 @@ impl Backend for Cpu {
         x[values].to_vec()
     }
 
-    fn download(&self, x: &Vec<f32>) -> Vec<f32> {
-        x.clone()
+    fn subtract(&self, x: &Vec<f32>, y: &Vec<f32>) -> Vec<f32> {
+        elementwise::subtract(x, y)
+    }
+
+    fn n_values(&self, x: &Vec<f32>) -> usize {
+        x.len()
+    }
+
+    async fn download(&self, buffers: Vec<Vec<f32>>) -> Result<Vec<Vec<f32>>, DeviceError> {
+        Ok(buffers)
     }
 }

@@ -659,15 +659,15 @@ const EDIT_TOKENS: usize = 64;
 
 fn edit_costs(engine: &Engine, repeats: usize) -> anyhow::Result<EditCosts> {
     let request = engine.bench_request(EDIT_TOKENS);
-    let run = |request: &RunRequest| Ok(engine.start(request, Want::default())?.finish(engine)?);
+    let run = |request: &RunRequest| Ok(engine.start(request, Want::default())?.complete(engine)?);
     let forward_s = median_seconds(repeats, || run(&request))?;
     let cost = |seconds: f64| Cost { seconds, forwards: seconds / forward_s };
-    let clean = engine.start(&request, Want { base: true, ..Want::default() })?.finish(engine)?;
+    let clean = engine.start(&request, Want { base: true, ..Want::default() })?.complete(engine)?;
     let clean = std::rc::Rc::new(clean);
     let head = HeadId::new(engine.info().n_layers / 2, 0);
     let edited = RunRequest { interventions: vec![Intervention::zero([head])], ..request.clone() };
     let edit = median_seconds(repeats, || {
-        Ok(engine.start_from(Some(clean.clone()), &edited, Want::default())?.finish(engine)?)
+        Ok(engine.start_from(Some(clean.clone()), &edited, Want::default())?.complete(engine)?)
     })?;
     let sweep = |edit_positions: Option<Vec<usize>>| {
         let spec = SweepSpec { edit_positions, ..SweepSpec::default() };
@@ -702,7 +702,7 @@ fn bench(engine: &Engine, prefill: &[usize], repeats: usize) -> anyhow::Result<B
         for _ in 0..repeats.max(1) {
             let start = Instant::now();
             let task = engine.start(&request, Want { scores: true, ..Want::default() })?;
-            task.finish(engine)?;
+            task.complete(engine)?;
             runs_ms.push(start.elapsed().as_secs_f64() * 1000.0);
         }
         speeds.push(PrefillSpeed::of_runs(n_tokens, runs_ms));

@@ -2,7 +2,7 @@
 //! head's attention into a number. What is read is a detector's affair; running and averaging are done here.
 
 use crate::activations::Activations;
-use crate::backend::Backend;
+use crate::backend::{Backend, DeviceError};
 use crate::detect::stimulus::Stimulus;
 use crate::detect::{DetectError, Draws, Ground, HeadTable};
 use crate::forward::{Finished, Pass};
@@ -194,7 +194,7 @@ impl<B: Backend> AttentionTask<B> {
     }
 
     /// A layer of a pass, or a chunk of its losses; true when nothing is left.
-    pub fn step(&mut self, ground: &Ground<'_, B>) -> Result<bool, DetectError> {
+    pub async fn step(&mut self, ground: &Ground<'_, B>) -> Result<bool, DetectError> {
         let Some((ids, reading)) = self.work.draws.get(self.next_draw) else { return Ok(true) };
         self.state = match std::mem::replace(&mut self.state, State::Idle) {
             State::Idle => {
@@ -210,7 +210,8 @@ impl<B: Backend> AttentionTask<B> {
                     self.state = State::Layers(pass);
                     return Ok(false);
                 }
-                let Finished { normalized, activations, .. } = pass.finish(ground.backend, ground.model);
+                let Finished { normalized, activations, .. } =
+                    pass.finish(ground.backend, ground.model).await?;
                 self.draws.push(reading.scores(&activations, ids.len()));
                 match self.work.copies {
                     Some(_) => State::Unembedding { normalized, nll_nats: Vec::new() },
@@ -218,7 +219,7 @@ impl<B: Backend> AttentionTask<B> {
                 }
             }
             State::Unembedding { normalized, mut nll_nats } => {
-                more_losses(ground, &normalized, ids, &mut nll_nats);
+                more_losses(ground, &normalized, ids, &mut nll_nats).await?;
                 if nll_nats.len() + 1 < ids.len() {
                     State::Unembedding { normalized, nll_nats }
                 } else {
@@ -247,19 +248,20 @@ impl<B: Backend> AttentionTask<B> {
 }
 
 /// Appends the losses of the next few targets, nats.
-fn more_losses<B: Backend>(
+async fn more_losses<B: Backend>(
     ground: &Ground<'_, B>,
     normalized: &B::Buffer,
     ids: &[TokenId],
     nll_nats: &mut Vec<f32>,
-) {
+) -> Result<(), DeviceError> {
     let (start, d_model) = (nll_nats.len(), ground.model.config.d_model);
     let end = (start + UNEMBED_ROWS).min(ids.len() - 1);
     let rows = ground.backend.slice(normalized, start * d_model..end * d_model);
-    let logits = ground.backend.download(&ground.backend.matmul(&rows, ground.model.unembed()));
+    let logits = ground.backend.download_one(ground.backend.matmul(&rows, ground.model.unembed())).await?;
     for (logits, &target) in logits.chunks_exact(ground.model.config.d_vocab).zip(&ids[start + 1..]) {
         nll_nats.push((logsumexp(logits) - f64::from(logits[target as usize])) as f32);
     }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -281,9 +283,9 @@ mod tests {
         let shape = AttnShape { n_heads: 1, n_kv_heads: 1, d_head: 2, n_past: 0, n_tokens };
         let mut activations = Activations::default();
         let targets = reading.targets();
-        activations.push_target_mass(
-            targets.iter().map(|keys| Cpu.target_mass(pattern, shape, 0..n_tokens, keys)).collect(),
-        );
+        for (target, keys) in targets.iter().enumerate() {
+            activations.push_target_mass(target, Cpu.target_mass(pattern, shape, 0..n_tokens, keys));
+        }
         activations.push_entropy(Cpu.entropy_sum(pattern, shape, 0..n_tokens));
         reading.scores(&activations, n_tokens)[0][0]
     }

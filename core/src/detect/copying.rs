@@ -7,7 +7,7 @@ use serde_json::json;
 use super::doc::{Doc, Threshold};
 use super::ov::{rows_of, scale_columns, transpose, w_o_rows};
 use super::{Ask, DetectError, Detector, Findings, Ground, HeadTable, Work};
-use crate::backend::Backend;
+use crate::backend::{Backend, DeviceError};
 use crate::model::ModelConfig;
 use crate::tensor::HostTensor;
 
@@ -110,36 +110,38 @@ impl CopyingTask {
         self.scores.clone()
     }
 
-    pub(super) fn step<B: Backend>(&mut self, ground: &Ground<'_, B>) -> bool {
+    pub(super) async fn step<B: Backend>(&mut self, ground: &Ground<'_, B>) -> Result<bool, DeviceError> {
         if self.next_token < self.work.d_vocab {
-            self.add_chunk(ground);
+            self.add_chunk(ground).await?;
         } else if self.scores.len() < self.work.n_layers {
-            self.scores.push(self.layer(ground, self.scores.len()));
+            self.scores.push(self.layer(ground, self.scores.len()).await?);
         }
-        self.scores.len() == self.work.n_layers
+        Ok(self.scores.len() == self.work.n_layers)
     }
 
-    fn add_chunk<B: Backend>(&mut self, ground: &Ground<'_, B>) {
+    async fn add_chunk<B: Backend>(&mut self, ground: &Ground<'_, B>) -> Result<(), DeviceError> {
         let (backend, model) = (ground.backend, ground.model);
         let d_model = model.config.d_model;
         let tokens = self.next_token..(self.next_token + CHUNK).min(self.work.d_vocab);
         self.next_token = tokens.end;
-        let mut embed = rows_of(backend, &model.w_e, tokens.clone());
+        let mut embed = rows_of(backend, &model.w_e, tokens.clone()).await?;
         if self.work.basis == Basis::FoldedNormed {
             divide_by_rms(&mut embed, d_model, model.config.rms_eps);
         }
         let embed = transpose(&embed, d_model);
         self.gram.resize(d_model * d_model, 0.0);
         if self.is_symmetric(&model.config) {
-            self.add_symmetric(backend, &embed);
+            self.add_symmetric(backend, &embed).await?;
         } else {
-            let unembed = transpose(&rows_of(backend, model.unembed(), tokens), d_model);
+            let unembed = transpose(&rows_of(backend, model.unembed(), tokens).await?, d_model);
             let product = backend.matmul(&backend.vector(&unembed), &backend.matrix(&embed));
-            self.gram.iter_mut().zip(backend.download(&product)).for_each(|(sum, more)| *sum += more);
+            let product = backend.download_one(product).await?;
+            self.gram.iter_mut().zip(product).for_each(|(sum, more)| *sum += more);
         }
         if self.next_token == self.work.d_vocab && self.is_symmetric(&model.config) {
             self.mirror(d_model);
         }
+        Ok(())
     }
 
     /// Whether both sides are the same rows, read once: tied weights, unless one side of them was normed. The product is then its
@@ -149,7 +151,11 @@ impl CopyingTask {
     }
 
     /// Adds `E Eᵀ` of `[d_model, token]` above the diagonal: columns in blocks, each with the rows down to its last column.
-    fn add_symmetric<B: Backend>(&mut self, backend: &B, embed: &HostTensor) {
+    async fn add_symmetric<B: Backend>(
+        &mut self,
+        backend: &B,
+        embed: &HostTensor,
+    ) -> Result<(), DeviceError> {
         let (d_model, n_tokens) = (embed.shape[0], embed.row_len());
         let rows = backend.vector(embed);
         let mut first = 0;
@@ -157,12 +163,13 @@ impl CopyingTask {
             let n_cols = block.len() / n_tokens;
             let columns = backend.matrix(&HostTensor::new(vec![n_cols, n_tokens], block.to_vec()));
             let above = backend.slice(&rows, 0..(first + n_cols) * n_tokens);
-            let product = backend.download(&backend.matmul(&above, &columns));
+            let product = backend.download_one(backend.matmul(&above, &columns)).await?;
             for (row, product) in self.gram.chunks_exact_mut(d_model).zip(product.chunks_exact(n_cols)) {
                 row[first..][..n_cols].iter_mut().zip(product).for_each(|(sum, more)| *sum += more);
             }
             first += n_cols;
         }
+        Ok(())
     }
 
     /// Fills in below the diagonal what [`Self::add_symmetric`] left out.
@@ -174,35 +181,36 @@ impl CopyingTask {
         }
     }
 
-    fn layer<B: Backend>(&self, ground: &Ground<'_, B>, layer: usize) -> Vec<f32> {
+    async fn layer<B: Backend>(&self, ground: &Ground<'_, B>, layer: usize) -> Result<Vec<f32>, DeviceError> {
         let (backend, model) = (ground.backend, ground.model);
         let (config, block) = (&model.config, &model.blocks[layer]);
         let (d_model, d_head) = (config.d_model, config.d_head);
         let has_gains = self.work.basis != Basis::Raw;
-        let mut left = w_o_rows(ground, layer);
+        let mut left = w_o_rows(ground, layer).await?;
         if has_gains {
-            scale_columns(&mut left.data, &backend.download(&model.final_norm));
+            scale_columns(&mut left.data, &backend.download_one(model.final_norm.clone()).await?);
         }
         // W_V with the gain of the heads' norm, through G: `[n_kv_heads * d_head, d_model]`; there are fewer rows of W_V than of W_O.
-        let mut values = rows_of(backend, &block.w_v, 0..config.n_kv_heads * d_head);
+        let mut values = rows_of(backend, &block.w_v, 0..config.n_kv_heads * d_head).await?;
         if has_gains {
-            scale_columns(&mut values, &backend.download(&block.attn_norm));
+            scale_columns(&mut values, &backend.download_one(block.attn_norm.clone()).await?);
         }
         let shape = vec![config.n_kv_heads * d_head, d_model];
         let gram = backend.matrix(&HostTensor::new(vec![d_model, d_model], self.gram.clone()));
         let values = backend.vector(&HostTensor::new(shape.clone(), values));
-        let through = HostTensor::new(shape, backend.download(&backend.matmul(&values, &gram)));
+        let through = backend.download_one(backend.matmul(&values, &gram)).await?;
+        let through = HostTensor::new(shape, through);
         // Then W_O: `[n_heads * d_head, n_kv_heads * d_head]`.
         let circuits = backend.matmul(&backend.vector(&left), &backend.matrix(&through));
-        let circuits = backend.download(&circuits);
+        let circuits = backend.download_one(circuits).await?;
         let d_kv = config.n_kv_heads * d_head;
-        (0..config.n_heads)
+        Ok((0..config.n_heads)
             .map(|head| {
                 let first = head / config.heads_per_kv() * d_head;
                 let entry = |i: usize, j: usize| f64::from(circuits[(head * d_head + i) * d_kv + first + j]);
                 eigenvalue_score(DMatrix::from_fn(d_head, d_head, entry))
             })
-            .collect()
+            .collect())
     }
 
     pub(super) fn finish(self) -> Findings {

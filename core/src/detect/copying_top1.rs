@@ -7,7 +7,7 @@ use super::doc::{Doc, Threshold};
 use super::ov::{OvShape, argmax, candidates_seen, ov_logits, unembed_rows};
 use super::stimulus::RepeatedBlocks;
 use super::{Ask, DetectError, Detector, Findings, Ground, HeadTable, Work};
-use crate::backend::Backend;
+use crate::backend::{Backend, DeviceError};
 use crate::ids::TokenId;
 
 pub(super) const DETECTOR: Detector = Detector {
@@ -92,28 +92,28 @@ impl CopyAccuracyTask {
         self.scores.clone()
     }
 
-    pub(super) fn step<B: Backend>(&mut self, ground: &Ground<'_, B>) -> bool {
+    pub(super) async fn step<B: Backend>(&mut self, ground: &Ground<'_, B>) -> Result<bool, DeviceError> {
         if self.scores.len() < self.work.n_layers {
-            self.scores.push(self.layer(ground, self.scores.len()));
+            self.scores.push(self.layer(ground, self.scores.len()).await?);
         }
-        self.scores.len() == self.work.n_layers
+        Ok(self.scores.len() == self.work.n_layers)
     }
 
-    fn layer<B: Backend>(&self, ground: &Ground<'_, B>, layer: usize) -> Vec<f32> {
+    async fn layer<B: Backend>(&self, ground: &Ground<'_, B>, layer: usize) -> Result<Vec<f32>, DeviceError> {
         let (backend, model) = (ground.backend, ground.model);
         let (config, block) = (&model.config, &model.blocks[layer]);
         let embed = backend.gather_rows(&model.w_e, &self.work.tokens);
         let x = backend.rms_norm(&embed, &block.attn_norm, config.rms_eps);
-        let values = backend.download(&backend.matmul(&x, &block.w_v));
-        let seen = candidates_seen(ground, layer, &unembed_rows(ground, &self.work.tokens));
+        let values = backend.download_one(backend.matmul(&x, &block.w_v)).await?;
+        let seen = candidates_seen(ground, layer, &unembed_rows(ground, &self.work.tokens).await?).await?;
         let shape = OvShape { n_heads: config.n_heads, n_kv_heads: config.n_kv_heads, d_head: config.d_head };
-        (0..config.n_heads)
+        Ok((0..config.n_heads)
             .map(|head| {
                 let logits = ov_logits(&values, &seen, head, shape);
                 let n_hits = logits.iter().enumerate().filter(|(token, row)| argmax(row) == *token).count();
                 n_hits as f32 / self.work.tokens.len() as f32
             })
-            .collect()
+            .collect())
     }
 
     pub(super) fn finish(self) -> Findings {

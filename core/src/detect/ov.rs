@@ -5,15 +5,19 @@
 
 use std::ops::Range;
 
-use crate::backend::Backend;
+use crate::backend::{Backend, DeviceError};
 use crate::detect::Ground;
 use crate::ids::TokenId;
 use crate::tensor::HostTensor;
 
 /// Rows of a matrix `[n_out, n_in]` as they were before the backend took them.
-pub fn rows_of<B: Backend>(backend: &B, matrix: &B::Matrix, rows: Range<usize>) -> Vec<f32> {
+pub async fn rows_of<B: Backend>(
+    backend: &B,
+    matrix: &B::Matrix,
+    rows: Range<usize>,
+) -> Result<Vec<f32>, DeviceError> {
     let ids: Vec<TokenId> = rows.map(|row| row as TokenId).collect();
-    backend.download(&backend.gather_rows(matrix, &ids))
+    backend.download_one(backend.gather_rows(matrix, &ids)).await
 }
 
 /// `[n_cols, n_rows]` from `[n_rows, n_cols]`.
@@ -30,10 +34,10 @@ pub fn transpose(values: &[f32], n_cols: usize) -> HostTensor {
 
 /// W_O of a layer with one row a head's dimension, `[n_heads * d_head, d_model]`: row `h * d_head + i` is what dimension
 /// `i` of head `h`'s z writes.
-pub fn w_o_rows<B: Backend>(ground: &Ground<'_, B>, layer: usize) -> HostTensor {
+pub async fn w_o_rows<B: Backend>(ground: &Ground<'_, B>, layer: usize) -> Result<HostTensor, DeviceError> {
     let config = &ground.model.config;
-    let rows = rows_of(ground.backend, &ground.model.blocks[layer].w_o, 0..config.d_model);
-    transpose(&rows, config.n_heads * config.d_head)
+    let rows = rows_of(ground.backend, &ground.model.blocks[layer].w_o, 0..config.d_model).await?;
+    Ok(transpose(&rows, config.n_heads * config.d_head))
 }
 
 /// Multiplies column `i` of every row by `gain[i]`.
@@ -77,17 +81,25 @@ pub struct OvShape {
 
 /// Candidates as a layer's heads see them: `[n_candidates, n_heads * d_head]`, entry `(h, i)` is the logit that a unit
 /// of dimension `i` of head `h`'s z adds to the candidate (final gain included, its norm left out).
-pub fn candidates_seen<B: Backend>(ground: &Ground<'_, B>, layer: usize, unembed: &B::Buffer) -> Vec<f32> {
-    let w_o = ground.backend.matrix(&w_o_rows(ground, layer));
-    ground.backend.download(&ground.backend.matmul(unembed, &w_o))
+pub async fn candidates_seen<B: Backend>(
+    ground: &Ground<'_, B>,
+    layer: usize,
+    unembed: &B::Buffer,
+) -> Result<Vec<f32>, DeviceError> {
+    let w_o = ground.backend.matrix(&w_o_rows(ground, layer).await?);
+    ground.backend.download_one(ground.backend.matmul(unembed, &w_o)).await
 }
 
 /// Rows of W_U for some tokens with the final gain on them, `[n_tokens, d_model]`.
-pub fn unembed_rows<B: Backend>(ground: &Ground<'_, B>, tokens: &[TokenId]) -> B::Buffer {
-    let mut rows = ground.backend.download(&ground.backend.gather_rows(ground.model.unembed(), tokens));
-    scale_columns(&mut rows, &ground.backend.download(&ground.model.final_norm));
+pub async fn unembed_rows<B: Backend>(
+    ground: &Ground<'_, B>,
+    tokens: &[TokenId],
+) -> Result<B::Buffer, DeviceError> {
+    let rows = ground.backend.gather_rows(ground.model.unembed(), tokens);
+    let mut rows = ground.backend.download_one(rows).await?;
+    scale_columns(&mut rows, &ground.backend.download_one(ground.model.final_norm.clone()).await?);
     let shape = vec![tokens.len(), ground.model.config.d_model];
-    ground.backend.vector(&HostTensor::new(shape, rows))
+    Ok(ground.backend.vector(&HostTensor::new(shape, rows)))
 }
 
 /// Index of the largest value; the first among equals.

@@ -410,8 +410,10 @@ impl<B: Backend> RetrievalTask<B> {
     }
 
     /// One layer, or the choice of the tokens that a pass foretells; true when nothing is left.
-    pub(super) fn step(&mut self, ground: &Ground<'_, B>) -> Result<bool, DetectError> {
-        let Some(prompt) = self.work.prompts.get(self.results.len()) else { return self.causal_step(ground) };
+    pub(super) async fn step(&mut self, ground: &Ground<'_, B>) -> Result<bool, DetectError> {
+        let Some(prompt) = self.work.prompts.get(self.results.len()) else {
+            return self.causal_step(ground).await;
+        };
         let (mut decode, n_shared) = match self.decode.take() {
             Some(decode) => decode,
             None => {
@@ -422,7 +424,7 @@ impl<B: Backend> RetrievalTask<B> {
                 (Decode::with_draft(cache, rest, prompt.rules.clone(), prompt.draft()), n_shared)
             }
         };
-        if decode.step(ground.backend, ground.model)? {
+        if decode.step(ground.backend, ground.model).await? {
             self.take(decode, n_shared);
         } else {
             self.decode = Some((decode, n_shared));
@@ -430,10 +432,10 @@ impl<B: Backend> RetrievalTask<B> {
         Ok(self.results.len() == self.work.prompts.len() && self.work.causal.is_none())
     }
 
-    fn causal_step(&mut self, ground: &Ground<'_, B>) -> Result<bool, DetectError> {
+    async fn causal_step(&mut self, ground: &Ground<'_, B>) -> Result<bool, DetectError> {
         match (&mut self.causal, &self.work.causal) {
             (_, None) | (Causal::Skipped(_), _) => Ok(true),
-            (Causal::Running(task), _) => task.step(ground),
+            (Causal::Running(task), _) => task.step(ground).await,
             (Causal::Ahead, Some(params)) => {
                 self.causal = self.begin_causal(params.clone());
                 Ok(matches!(self.causal, Causal::Skipped(_)))

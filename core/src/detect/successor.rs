@@ -6,7 +6,7 @@ use serde_json::json;
 use super::doc::{Doc, Threshold};
 use super::ov::{OvShape, argmax, candidates_seen, ov_logits, unembed_rows};
 use super::{Ask, DetectError, Detector, Findings, Ground, HeadTable, Work};
-use crate::backend::Backend;
+use crate::backend::{Backend, DeviceError};
 use crate::hooks::check_vocabulary;
 use crate::ids::{HeadId, TokenId};
 use crate::model::ModelConfig;
@@ -314,16 +314,20 @@ impl<B: Backend> SuccessorTask<B> {
         self.table(HeadResult::score)
     }
 
-    pub(super) fn step(&mut self, ground: &Ground<'_, B>) -> bool {
+    pub(super) async fn step(&mut self, ground: &Ground<'_, B>) -> Result<bool, DeviceError> {
         let layer = self.layers.len();
         if layer < self.work.n_layers {
-            let made = self.made.get_or_insert_with(|| {
-                (tokens_as_read(ground, &self.work), unembed_rows(ground, &self.work.tokens))
-            });
-            let results = layer_results(ground, &self.work, layer, made);
-            self.layers.push(results);
+            let made = match self.made.take() {
+                Some(made) => made,
+                None => {
+                    let as_read = tokens_as_read(ground, &self.work).await?;
+                    (as_read, unembed_rows(ground, &self.work.tokens).await?)
+                }
+            };
+            self.layers.push(layer_results(ground, &self.work, layer, &made).await?);
+            self.made = Some(made);
         }
-        self.layers.len() == self.work.n_layers
+        Ok(self.layers.len() == self.work.n_layers)
     }
 
     pub(super) fn finish(self) -> Findings {
@@ -393,7 +397,10 @@ fn evidence_of(result: &HeadResult, work: &SuccessorWork) -> serde_json::Value {
 }
 
 /// `e(s)` of every token, `[n_tokens, d_model]`.
-fn tokens_as_read<B: Backend>(ground: &Ground<'_, B>, work: &SuccessorWork) -> B::Buffer {
+async fn tokens_as_read<B: Backend>(
+    ground: &Ground<'_, B>,
+    work: &SuccessorWork,
+) -> Result<B::Buffer, DeviceError> {
     let (backend, model) = (ground.backend, ground.model);
     let (eps, block) = (model.config.rms_eps, &model.blocks[0]);
     let embed = backend.gather_rows(&model.w_e, &work.tokens);
@@ -408,18 +415,18 @@ fn tokens_as_read<B: Backend>(ground: &Ground<'_, B>, work: &SuccessorWork) -> B
         Some(mlp_out) => backend.add(&x, &mlp_out),
         None => x,
     };
-    match work.variant {
+    Ok(match work.variant {
         Variant::Embedding => embed,
         Variant::Mlp0 => mlp_out(&embed).expect("planning refuses a model without MLPs"),
         Variant::WithResidual => with_mlp(embed),
         Variant::Block0 => {
             let values = backend.matmul(&backend.rms_norm(&embed, &block.attn_norm, eps), &block.w_v);
-            let z = each_head_its_value(&backend.download(&values), &model.config);
+            let z = each_head_its_value(&backend.download_one(values).await?, &model.config);
             let shape = vec![work.tokens.len(), model.config.n_heads * model.config.d_head];
             let attn_out = backend.matmul(&backend.vector(&HostTensor::new(shape, z)), &block.w_o);
             with_mlp(backend.add(&embed, &attn_out))
         }
-    }
+    })
 }
 
 /// The z of heads that each attend to their own position alone.
@@ -434,25 +441,25 @@ fn each_head_its_value(values: &[f32], config: &ModelConfig) -> Vec<f32> {
     .collect()
 }
 
-fn layer_results<B: Backend>(
+async fn layer_results<B: Backend>(
     ground: &Ground<'_, B>,
     work: &SuccessorWork,
     layer: usize,
     (as_read, unembed): &(B::Buffer, B::Buffer),
-) -> Vec<HeadResult> {
+) -> Result<Vec<HeadResult>, DeviceError> {
     let (backend, model) = (ground.backend, ground.model);
     let (config, block) = (&model.config, &model.blocks[layer]);
     let y = backend.rms_norm(as_read, &block.attn_norm, config.rms_eps);
-    let values = backend.download(&backend.matmul(&y, &block.w_v));
-    let seen = candidates_seen(ground, layer, unembed);
+    let values = backend.download_one(backend.matmul(&y, &block.w_v)).await?;
+    let seen = candidates_seen(ground, layer, unembed).await?;
     let shape = OvShape { n_heads: config.n_heads, n_kv_heads: config.n_kv_heads, d_head: config.d_head };
-    (0..config.n_heads)
+    Ok((0..config.n_heads)
         .map(|head| {
             let logits = ov_logits(&values, &seen, head, shape);
             let classes = work.classes.iter().map(|class| class_result(class, &work.tokens, &logits));
             HeadResult { head: HeadId::new(layer, head), classes: classes.collect() }
         })
-        .collect()
+        .collect())
 }
 
 /// Who wins among a class' candidates for each of its pairs.

@@ -135,9 +135,9 @@ impl Engine {
 
 impl<W> OnRun<W> {
     /// A layer of the runs that the edits read; the edits once all are made, and nothing from then on.
-    fn edits(&mut self, engine: &Engine) -> Result<Option<Edits>, Error> {
+    async fn edits(&mut self, engine: &Engine) -> Result<Option<Edits>, Error> {
         let Some(donors) = &mut self.donors else { return Ok(None) };
-        match donors.step(&engine.backend, &engine.model)? {
+        match donors.step(&engine.backend, &engine.model).await? {
             false => Ok(None),
             true => Ok(self.donors.take().map(Donors::finish)),
         }
@@ -147,8 +147,8 @@ impl<W> OnRun<W> {
 impl Job for SweepJob {
     type Report = SweepReport;
 
-    fn step(&mut self, engine: &Engine) -> Result<bool, Error> {
-        Ok(self.task.step(&engine.ground())?)
+    async fn step(&mut self, engine: &Engine) -> Result<bool, Error> {
+        Ok(self.task.step(&engine.ground()).await?)
     }
 
     fn progress(&self) -> (usize, usize) {
@@ -159,7 +159,7 @@ impl Job for SweepJob {
         self.task.partial()
     }
 
-    fn finish(self, engine: &Engine) -> Result<SweepReport, Error> {
+    async fn finish(self, engine: &Engine) -> Result<SweepReport, Error> {
         let found = self.task.finish();
         let is_swept = |layer| self.request.spec.layers.as_ref().is_none_or(|layers| layers.contains(&layer));
         let swept = found.effects.iter().enumerate().filter(|(layer, _)| is_swept(*layer));
@@ -180,15 +180,15 @@ impl Job for SweepJob {
 impl Job for ControlsJob {
     type Report = ControlsReport;
 
-    fn step(&mut self, engine: &Engine) -> Result<bool, Error> {
-        Ok(self.task.step(&engine.ground())?)
+    async fn step(&mut self, engine: &Engine) -> Result<bool, Error> {
+        Ok(self.task.step(&engine.ground()).await?)
     }
 
     fn progress(&self) -> (usize, usize) {
         self.task.progress()
     }
 
-    fn finish(self, engine: &Engine) -> Result<ControlsReport, Error> {
+    async fn finish(self, engine: &Engine) -> Result<ControlsReport, Error> {
         let findings = self.task.finish();
         check_finite(findings.random_effects.iter().chain([&findings.effect]))?;
         Ok(ControlsReport { findings, metric: self.request.spec.metric, provenance: engine.provenance() })
@@ -198,8 +198,8 @@ impl Job for ControlsJob {
 impl Job for PatchJob {
     type Report = PatchReport;
 
-    fn step(&mut self, engine: &Engine) -> Result<bool, Error> {
-        Ok(self.task.step(&engine.ground())?)
+    async fn step(&mut self, engine: &Engine) -> Result<bool, Error> {
+        Ok(self.task.step(&engine.ground()).await?)
     }
 
     fn progress(&self) -> (usize, usize) {
@@ -210,7 +210,7 @@ impl Job for PatchJob {
         self.task.partial().resid_pre.clone()
     }
 
-    fn finish(self, engine: &Engine) -> Result<PatchReport, Error> {
+    async fn finish(self, engine: &Engine) -> Result<PatchReport, Error> {
         let findings = self.task.finish();
         check_finite(findings.heads.iter().chain(&findings.resid_pre).flatten())?;
         let texts = |ids: &[TokenId]| ids.iter().map(|&id| engine.text_of(id)).collect();
@@ -229,11 +229,11 @@ impl Job for PatchJob {
 impl Job for OnRun<DlaWork> {
     type Report = DlaReport;
 
-    fn step(&mut self, engine: &Engine) -> Result<bool, Error> {
+    async fn step(&mut self, engine: &Engine) -> Result<bool, Error> {
         if let Some(task) = &mut self.work.task {
-            return Ok(task.step(&engine.ground())?);
+            return Ok(task.step(&engine.ground()).await?);
         }
-        if let Some(edits) = self.edits(engine)? {
+        if let Some(edits) = self.edits(engine).await? {
             let spec = self.work.spec.clone();
             self.work.task = Some(DlaTask::start(&engine.ground(), &self.ids, edits, spec)?);
         }
@@ -244,7 +244,7 @@ impl Job for OnRun<DlaWork> {
         self.work.task.as_ref().map_or((0, 1), DlaTask::progress)
     }
 
-    fn finish(self, engine: &Engine) -> Result<DlaReport, Error> {
+    async fn finish(self, engine: &Engine) -> Result<DlaReport, Error> {
         let parts = self.work.task.expect("the attribution is done").finish();
         check_finite([&parts.logit, &parts.sum_of_parts])?;
         Ok(DlaReport {
@@ -260,11 +260,11 @@ impl Job for OnRun<DlaWork> {
 impl Job for OnRun<LensWork> {
     type Report = LensReport;
 
-    fn step(&mut self, engine: &Engine) -> Result<bool, Error> {
+    async fn step(&mut self, engine: &Engine) -> Result<bool, Error> {
         if let Some(task) = &mut self.work.task {
-            return Ok(task.step(&engine.ground())?);
+            return Ok(task.step(&engine.ground()).await?);
         }
-        if let Some(edits) = self.edits(engine)? {
+        if let Some(edits) = self.edits(engine).await? {
             self.work.task = Some(LensTask::start(&engine.ground(), &self.ids, edits, self.work.token)?);
         }
         Ok(false)
@@ -274,7 +274,7 @@ impl Job for OnRun<LensWork> {
         self.work.task.as_ref().map_or((0, 1), LensTask::progress)
     }
 
-    fn finish(self, engine: &Engine) -> Result<LensReport, Error> {
+    async fn finish(self, engine: &Engine) -> Result<LensReport, Error> {
         let cells = self.work.task.expect("the lens is done").finish();
         check_finite(cells.iter().flatten().map(|cell| &cell.followed_logprob))?;
         let texts = cells.iter().map(|row| row.iter().map(|cell| engine.text_of(cell.id)).collect());
@@ -285,11 +285,11 @@ impl Job for OnRun<LensWork> {
 impl Job for OnRun<OvWork> {
     type Report = OvReport;
 
-    fn step(&mut self, engine: &Engine) -> Result<bool, Error> {
+    async fn step(&mut self, engine: &Engine) -> Result<bool, Error> {
         if let Some(pass) = &mut self.work.pass {
             return Ok(pass.step(&engine.backend, &engine.model));
         }
-        if let Some(edits) = self.edits(engine)? {
+        if let Some(edits) = self.edits(engine).await? {
             let OvRequest { head, source_pos, .. } = self.work.request;
             self.work.pass = Some(ov::start(&engine.ground(), &self.ids, edits, head, source_pos)?);
         }
@@ -301,10 +301,10 @@ impl Job for OnRun<OvWork> {
         (n_layers, n_layers + 1)
     }
 
-    fn finish(self, engine: &Engine) -> Result<OvReport, Error> {
+    async fn finish(self, engine: &Engine) -> Result<OvReport, Error> {
         let OvRequest { head, source_pos, top, .. } = self.work.request;
         let pass = self.work.pass.expect("the run is done");
-        let found = ov::read(&engine.ground(), pass, &self.ids, head, source_pos, top);
+        let found = ov::read(&engine.ground(), pass, &self.ids, head, source_pos, top).await?;
         check_finite([&found.own])?;
         let direct = |(id, logit): (TokenId, f32)| TokenDirect { id, token: engine.text_of(id), logit };
         Ok(OvReport {

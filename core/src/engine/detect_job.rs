@@ -38,8 +38,8 @@ impl Engine {
 impl Job for DetectTask {
     type Report = DetectReport;
 
-    fn step(&mut self, engine: &Engine) -> Result<bool, Error> {
-        Ok(self.task.step(&engine.ground())?)
+    async fn step(&mut self, engine: &Engine) -> Result<bool, Error> {
+        Ok(self.task.step(&engine.ground()).await?)
     }
 
     fn progress(&self) -> (usize, usize) {
@@ -50,7 +50,7 @@ impl Job for DetectTask {
         self.task.partial()
     }
 
-    fn finish(self, engine: &Engine) -> Result<DetectReport, Error> {
+    async fn finish(self, engine: &Engine) -> Result<DetectReport, Error> {
         let findings = self.task.finish(&engine.tokenizer);
         if findings.scores.iter().flatten().any(|score| !score.is_finite()) {
             return Err(Error::NotFinite);

@@ -35,25 +35,25 @@ impl EffectTask {
         Self { clean, edited, kl_nats, clean_nll_nats, edited_nll_nats }
     }
 
-    fn direct_logits(&self, engine: &Engine) -> Result<Option<Vec<f32>>, Error> {
+    async fn direct_logits(&self, engine: &Engine) -> Result<Option<Vec<f32>>, Error> {
         let Some(base) = &self.clean.base else { return Ok(None) };
         let resid = direct_resid(&engine.backend, &engine.model, base, &self.edited.edits)?;
         let config = &engine.model.config;
         let normalized = engine.backend.rms_norm(&resid, &engine.model.final_norm, config.rms_eps);
         let n_tokens = self.clean.tokens.ids.len();
-        Ok(Some(engine.logits(&normalized, n_tokens - 1..n_tokens)))
+        Ok(Some(engine.logits(&normalized, n_tokens - 1..n_tokens).await?))
     }
 }
 
 impl Job for EffectTask {
     type Report = EffectReport;
 
-    fn step(&mut self, engine: &Engine) -> Result<bool, Error> {
+    async fn step(&mut self, engine: &Engine) -> Result<bool, Error> {
         let ids = &self.clean.tokens.ids;
         let first = self.kl_nats.len();
         let end = (first + UNEMBED_ROWS / 2).min(ids.len());
-        let clean = engine.logits(&self.clean.normalized, first..end);
-        let edited = engine.logits(&self.edited.normalized, first..end);
+        let clean = engine.logits(&self.clean.normalized, first..end).await?;
+        let edited = engine.logits(&self.edited.normalized, first..end).await?;
         let rows = |logits: &'_ [f32]| -> Vec<Vec<f32>> {
             logits.chunks_exact(engine.info.d_vocab).map(<[f32]>::to_vec).collect()
         };
@@ -72,8 +72,8 @@ impl Job for EffectTask {
         (self.kl_nats.len(), self.clean.tokens.ids.len())
     }
 
-    fn finish(self, engine: &Engine) -> Result<EffectReport, Error> {
-        let direct = self.direct_logits(engine)?;
+    async fn finish(self, engine: &Engine) -> Result<EffectReport, Error> {
+        let direct = self.direct_logits(engine).await?;
         let top = top_indices(&self.clean.logits, N_DIRECT);
         let of = |logits: &[f32]| -> Vec<TokenLogit> {
             let lse = logsumexp(logits);

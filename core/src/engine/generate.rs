@@ -53,12 +53,12 @@ impl GenerateTask {
 impl Job for GenerateTask {
     type Report = GenerateReport;
 
-    fn step(&mut self, engine: &Engine) -> Result<bool, Error> {
+    async fn step(&mut self, engine: &Engine) -> Result<bool, Error> {
         let (backend, model) = (&engine.backend, &engine.model);
         match &mut self.state {
             State::Donors(donors) => {
                 if let Some(making) = donors.as_mut()
-                    && making.step(backend, model)?
+                    && making.step(backend, model).await?
                     && let Some(made) = donors.take()
                 {
                     let (ids, rules) = (self.ids.clone(), self.rules.clone());
@@ -68,7 +68,7 @@ impl Job for GenerateTask {
                 }
                 Ok(false)
             }
-            State::Decode(decode) => Ok(decode.step(backend, model)?),
+            State::Decode(decode) => Ok(decode.step(backend, model).await?),
         }
     }
 
@@ -80,7 +80,7 @@ impl Job for GenerateTask {
         Some(engine.decoded(&self.generated()))
     }
 
-    fn finish(self, engine: &Engine) -> Result<GenerateReport, Error> {
+    async fn finish(self, engine: &Engine) -> Result<GenerateReport, Error> {
         let ids = self.generated();
         if let State::Decode(decode) = &self.state
             && decode.generated().iter().any(|token| !token.logit.is_finite())

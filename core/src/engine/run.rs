@@ -3,9 +3,10 @@
 
 use std::rc::Rc;
 
-use super::Engine;
+use super::{Buffer, Engine, block_on};
 use crate::ablate::UNEMBED_ROWS;
 use crate::activations::Activations;
+use crate::backend::DeviceError;
 use crate::backend::cpu::Cpu;
 use crate::detect::{AttentionTarget, mean_over_rows};
 use crate::error::Error;
@@ -63,7 +64,7 @@ enum RunState {
 
 /// Losses and last logits, chunk by chunk.
 struct Unembedding {
-    normalized: Vec<f32>,
+    normalized: Buffer,
     activations: Activations,
     base: Option<BaseRun<Cpu>>,
     next_position: usize,
@@ -136,12 +137,12 @@ impl RunTask {
     }
 
     /// One layer, or one chunk of positions; true when nothing is left.
-    pub fn step(&mut self, engine: &Engine) -> Result<bool, Error> {
+    pub async fn step(&mut self, engine: &Engine) -> Result<bool, Error> {
         let (backend, model) = (&engine.backend, &engine.model);
         let state = self.state.take().expect("a step puts the state back");
         let mut finished = false;
         self.state = Some(match state {
-            RunState::Donors(mut donors) => match donors.step(backend, model)? {
+            RunState::Donors(mut donors) => match donors.step(backend, model).await? {
                 false => RunState::Donors(donors),
                 true => {
                     self.plan.edits = donors.finish();
@@ -151,7 +152,7 @@ impl RunTask {
             RunState::Layers(mut pass) => match pass.step(backend, model) {
                 false => RunState::Layers(pass),
                 true => {
-                    let Finished { normalized, activations, base, .. } = pass.finish(backend, model);
+                    let Finished { normalized, activations, base, .. } = pass.finish(backend, model).await?;
                     let next_position = if self.want.nll { 0 } else { self.tokens.ids.len() - 1 };
                     let (nll_nats, logits) = (Vec::new(), Vec::new());
                     RunState::Unembedding(Box::new(Unembedding {
@@ -165,11 +166,16 @@ impl RunTask {
                 }
             },
             RunState::Unembedding(mut state) => {
-                finished = state.step(engine, &self.tokens.ids);
+                finished = state.step(engine, &self.tokens.ids).await?;
                 RunState::Unembedding(state)
             }
         });
         Ok(finished)
+    }
+
+    /// Runs what is left, waits for it, and reports.
+    pub fn complete(self, engine: &Engine) -> Result<RunOutcome, Error> {
+        block_on(self.finish(engine))
     }
 
     fn pass(&self, engine: &Engine) -> Result<Pass<Cpu>, Error> {
@@ -184,8 +190,8 @@ impl RunTask {
     }
 
     /// Runs what is left and reports.
-    pub fn finish(mut self, engine: &Engine) -> Result<RunOutcome, Error> {
-        while !self.step(engine)? {}
+    pub async fn finish(mut self, engine: &Engine) -> Result<RunOutcome, Error> {
+        while !self.step(engine).await? {}
         let Some(RunState::Unembedding(state)) = self.state else {
             unreachable!("a run ends in its unembedding");
         };
@@ -220,12 +226,12 @@ impl RunTask {
 
 impl Unembedding {
     /// Unembeds one chunk; true when the last position is done.
-    fn step(&mut self, engine: &Engine, ids: &[TokenId]) -> bool {
+    async fn step(&mut self, engine: &Engine, ids: &[TokenId]) -> Result<bool, DeviceError> {
         let end = (self.next_position + UNEMBED_ROWS).min(ids.len());
         if self.next_position == end {
-            return true;
+            return Ok(true);
         }
-        let logits = engine.logits(&self.normalized, self.next_position..end);
+        let logits = engine.logits(&self.normalized, self.next_position..end).await?;
         let rows = logits.chunks_exact(engine.info.d_vocab);
         // The last position has no target: its row pairs with nothing.
         for (logits, target) in rows.clone().zip(&ids[self.next_position + 1..]) {
@@ -235,7 +241,7 @@ impl Unembedding {
             self.logits = rows.last().map(<[f32]>::to_vec).unwrap_or_default();
         }
         self.next_position = end;
-        end == ids.len()
+        Ok(end == ids.len())
     }
 }
 
@@ -260,7 +266,7 @@ pub struct RunOutcome {
     /// Logits at the last position, `[d_vocab]`.
     pub logits: Vec<f32>,
     /// Output of the final norm, `[pos, d_model]`.
-    pub(super) normalized: Vec<f32>,
+    pub(super) normalized: Buffer,
     /// The edits, with what they read of other runs.
     pub(super) edits: Edits,
     pub(super) base: Option<BaseRun<Cpu>>,

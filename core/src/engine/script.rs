@@ -12,7 +12,7 @@ const N_COMPARED: usize = 10;
 impl Engine {
     /// Python that reproduces the request's run, clean and with its edits.
     pub fn script(&self, request: &ScriptRequest) -> Result<String, Error> {
-        let run = |request: &RunRequest| self.complete(self.start(request, Want::default())?);
+        let run = |request: &RunRequest| self.start(request, Want::default())?.complete(self);
         let [clean, edited] = request.runs();
         self.script_of(request, &run(&clean)?, &run(&edited)?)
     }

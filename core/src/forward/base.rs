@@ -149,7 +149,7 @@ impl<B: Backend> BaseRun<B> {
             entry: begin,
             resid,
             activations: Activations::default(),
-            means: Default::default(),
+            pending: Default::default(),
             first_wanted: n_past,
             past: past.into_iter(),
             keeping: Keeping::Nothing,

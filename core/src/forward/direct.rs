@@ -5,7 +5,6 @@ use super::layer::LayerStep;
 use super::{BaseRun, LoadedModel};
 use crate::backend::Backend;
 use crate::hooks::{Edits, Entry, PlanError, Site, Stage};
-use crate::tensor::HostTensor;
 
 /// The residual stream leaving the last layer, `[pos, d_model]`, with each edited component's own output changed and every
 /// other component's as in the kept run.
@@ -17,10 +16,9 @@ pub fn direct_resid<B: Backend>(
 ) -> Result<B::Buffer, PlanError> {
     let config = &model.config;
     edits.check(config, base.ids().len())?;
-    let mut resid = backend.download(&base.resid_final);
+    let mut resid = base.resid_final.clone();
     let mut add_change = |edited: &B::Buffer, before: &B::Buffer| {
-        let change = backend.download(edited).into_iter().zip(backend.download(before));
-        resid.iter_mut().zip(change).for_each(|(resid, (edited, before))| *resid += edited - before);
+        resid = backend.add(&resid, &backend.subtract(edited, before));
     };
     // What a component writes is computed from the stream as it was, so edits of the stream itself count apart.
     let mut of_components = edits.clone();
@@ -51,5 +49,5 @@ pub fn direct_resid<B: Backend>(
             add_change(&pass.resid, base.resid_post(layer));
         }
     }
-    Ok(backend.vector(&HostTensor::new(vec![base.ids().len(), config.d_model], resid)))
+    Ok(resid)
 }

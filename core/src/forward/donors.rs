@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::{LoadedModel, Pass};
+use super::{LoadedModel, Pass, RunError};
 use crate::activations::Activations;
 use crate::backend::Backend;
 use crate::hooks::{CaptureSet, Edit, Edits, PlanError, RunPlan, Site};
@@ -44,7 +44,7 @@ impl<B: Backend> Donors<B> {
     }
 
     /// One layer of one run; true when none is left.
-    pub fn step(&mut self, backend: &B, model: &LoadedModel<B>) -> Result<bool, PlanError> {
+    pub async fn step(&mut self, backend: &B, model: &LoadedModel<B>) -> Result<bool, RunError> {
         let Some((index, mut pass)) = self.pass.take() else {
             let Some(donor) = self.todo.next() else {
                 self.end_mean();
@@ -58,7 +58,7 @@ impl<B: Backend> Donors<B> {
             self.pass = Some((index, pass));
             return Ok(false);
         }
-        let activations = pass.finish(backend, model).activations;
+        let activations = pass.finish(backend, model).await?.activations;
         match self.edits.interventions[index].edit {
             Edit::Mean { .. } => self.add_to_mean(index, &activations, &model.config),
             _ => self.edits.donors[index] = Some(Arc::new(activations)),

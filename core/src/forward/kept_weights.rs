@@ -2,50 +2,40 @@
 
 use std::ops::Range;
 
-use crate::activations::Activations;
+use super::pending::{Pending, Slot};
 use crate::backend::{AttnShape, Backend};
 use crate::ids::{BlockHook, HeadId, HookPoint};
-use crate::tensor::HostTensor;
 
-/// Scores or patterns of a layer's heads, collected block by block, `[head, query_pos, key_pos]`.
-pub(super) struct KeptWeights {
+/// Scores or patterns of a layer's heads, collected block by block.
+pub(super) struct KeptWeights<B: Backend> {
     pub hook: BlockHook,
     heads: Range<usize>,
     single: Option<HeadId>,
-    data: Vec<f32>,
+    /// `[head][block]`, each `[query, key_pos]`.
+    blocks: Vec<Vec<B::Buffer>>,
 }
 
-impl KeptWeights {
-    pub fn new(hook: BlockHook, heads: Range<usize>, single: Option<HeadId>, shape: AttnShape) -> Self {
-        let data = vec![0.0; heads.len() * shape.n_new() * shape.n_tokens];
-        Self { hook, heads, single, data }
+impl<B: Backend> KeptWeights<B> {
+    pub fn new(hook: BlockHook, heads: Range<usize>, single: Option<HeadId>) -> Self {
+        let blocks = vec![Vec::new(); heads.len()];
+        Self { hook, heads, single, blocks }
     }
 
-    pub fn take<B: Backend>(
-        &mut self,
-        backend: &B,
-        block: &B::Buffer,
-        shape: AttnShape,
-        queries: Range<usize>,
-    ) {
+    pub fn take(&mut self, backend: &B, block: &B::Buffer, shape: AttnShape, queries: Range<usize>) {
         let n_block = queries.len() * shape.n_tokens;
-        for (slot, head) in self.heads.clone().enumerate() {
-            let rows = backend.download(&backend.slice(block, head * n_block..(head + 1) * n_block));
-            let start = (slot * shape.n_new() + queries.start - shape.n_past) * shape.n_tokens;
-            self.data[start..start + n_block].copy_from_slice(&rows);
+        for (head, blocks) in self.heads.clone().zip(&mut self.blocks) {
+            blocks.push(backend.slice(block, head * n_block..(head + 1) * n_block));
         }
     }
 
-    pub fn store(self, activations: &mut Activations, layer: usize, shape: AttnShape) {
+    pub fn store(self, backend: &B, pending: &mut Pending<B>, layer: usize, shape: AttnShape) {
         let (n_queries, n_keys) = (shape.n_new(), shape.n_tokens);
-        match self.single {
-            Some(head) => {
-                activations.insert_pattern(head, HostTensor::new(vec![n_queries, n_keys], self.data))
+        let slot = match self.single {
+            Some(head) => Slot::Pattern(head, vec![n_queries, n_keys]),
+            None => {
+                Slot::Point(HookPoint::Block(layer, self.hook), vec![self.heads.len(), n_queries, n_keys])
             }
-            None => activations.insert(
-                HookPoint::Block(layer, self.hook),
-                HostTensor::new(vec![self.heads.len(), n_queries, n_keys], self.data),
-            ),
-        }
+        };
+        pending.push(slot, backend.concat(self.blocks.into_iter().flatten().collect()));
     }
 }

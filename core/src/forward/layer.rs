@@ -5,6 +5,7 @@ use std::ops::Range;
 use super::base::BaseLayer;
 use super::kept_weights::KeptWeights;
 use super::kv_cache::LayerKv;
+use super::pending::Slot;
 use super::{Keeping, Pass};
 use crate::activations::Activations;
 use crate::backend::{AttentionEdit, AttnShape, Backend, RowEdit};
@@ -15,7 +16,6 @@ use crate::ids::BlockHook::{
 };
 use crate::ids::{BlockHook, HeadId, HookPoint};
 use crate::model::{Block, Mlp, ModelConfig};
-use crate::tensor::HostTensor;
 
 /// At most this many attention weights are in memory at once, 64 MiB of f32: longer prompts go in blocks of queries.
 const MAX_BLOCK_WEIGHTS: usize = 1 << 24;
@@ -169,10 +169,16 @@ impl<B: Backend> LayerStep<'_, B> {
         let shape = pass.shape;
         let block_len = (MAX_BLOCK_WEIGHTS / (shape.n_heads * shape.n_tokens)).max(1);
         let mut kept = self.kept_weights(pass);
-        let mut mass = vec![vec![0.0; shape.n_heads]; pass.plan.targets.len()];
-        let mut entropy = vec![0.0; shape.n_heads];
-        let mut argmax_keys = Vec::new();
-        let first_argmax = shape.n_tokens.saturating_sub(pass.plan.n_argmax_rows);
+        let mut mass: Vec<Option<B::Buffer>> = vec![None; pass.plan.targets.len()];
+        let mut entropy = None;
+        // Sums over blocks of queries.
+        let sum = |sum: &mut Option<B::Buffer>, more: B::Buffer| {
+            *sum = Some(match sum.take() {
+                Some(sum) => self.backend.add(&sum, &more),
+                None => more,
+            });
+        };
+        let first_argmax = shape.n_tokens.saturating_sub(pass.plan.n_argmax_rows).max(shape.n_past);
         let mut z_blocks = Vec::new();
         let edits = self.attention_edits(&pass.lanes[lane]);
         for first in (shape.n_past..shape.n_tokens).step_by(block_len) {
@@ -194,42 +200,37 @@ impl<B: Backend> LayerStep<'_, B> {
                 weights.take(self.backend, source, shape, queries.clone());
             }
             for (mass, keys) in mass.iter_mut().zip(&pass.plan.targets) {
-                let block = self.backend.target_mass(&pattern, shape, queries.clone(), keys);
-                mass.iter_mut().zip(block).for_each(|(sum, more)| *sum += more);
+                sum(mass, self.backend.target_mass(&pattern, shape, queries.clone(), keys));
             }
             if pass.plan.entropy {
-                let block = self.backend.entropy_sum(&pattern, shape, queries.clone());
-                entropy.iter_mut().zip(block).for_each(|(sum, more)| *sum += more);
+                sum(&mut entropy, self.backend.entropy_sum(&pattern, shape, queries.clone()));
             }
             for query in queries.clone().filter(|&query| query >= first_argmax) {
-                argmax_keys.push(self.backend.argmax_keys(&pattern, shape, queries.clone(), query));
+                let keys = self.backend.argmax_keys(&pattern, shape, queries.clone(), query);
+                pass.pending.push(Slot::ArgmaxKeys(query - first_argmax), keys);
             }
             z_blocks.push(self.backend.mix_values(&pattern, &kv.v, shape, queries));
         }
         for weights in kept {
-            weights.store(&mut pass.activations, self.layer, shape);
+            weights.store(self.backend, &mut pass.pending, self.layer, shape);
         }
-        if !pass.plan.targets.is_empty() {
-            pass.activations.push_target_mass(mass);
+        for (target, mass) in mass.into_iter().enumerate() {
+            pass.pending.push(Slot::TargetMass(target), mass.expect("a pass has a block of queries"));
         }
-        if pass.plan.entropy {
-            pass.activations.push_entropy(entropy);
-        }
-        if !argmax_keys.is_empty() {
-            pass.activations.push_argmax_keys(argmax_keys);
+        if let Some(entropy) = entropy {
+            pass.pending.push(Slot::Entropy, entropy);
         }
         self.backend.concat(z_blocks)
     }
 
     /// Room for the scores and patterns of this layer that the plan keeps.
-    fn kept_weights(&self, pass: &Pass<B>) -> Vec<KeptWeights> {
+    fn kept_weights(&self, pass: &Pass<B>) -> Vec<KeptWeights<B>> {
         let all = 0..pass.shape.n_heads;
         let whole = [AttnScores, Pattern].into_iter();
         let whole = whole.filter(|&hook| pass.plan.capture.contains(HookPoint::Block(self.layer, hook)));
-        let mut kept: Vec<_> =
-            whole.map(|hook| KeptWeights::new(hook, all.clone(), None, pass.shape)).collect();
+        let mut kept: Vec<_> = whole.map(|hook| KeptWeights::new(hook, all.clone(), None)).collect();
         let heads = pass.plan.pattern_heads.iter().filter(|head| head.layer == self.layer);
-        kept.extend(heads.map(|id| KeptWeights::new(Pattern, id.head..id.head + 1, Some(*id), pass.shape)));
+        kept.extend(heads.map(|id| KeptWeights::new(Pattern, id.head..id.head + 1, Some(*id))));
         kept
     }
 
@@ -274,9 +275,9 @@ impl<B: Backend> LayerStep<'_, B> {
                     Edit::Mean { .. } if edits.donors[index].is_none() => {
                         let rows = first_row..first_row + n_new;
                         let mean = self.backend.mean_of_rows(&x, row_len, rows, columns.clone());
-                        let kept = pass.means.entry(index).or_default();
-                        kept.set_constant(site.point(), row_len, columns.clone(), &mean);
-                        RowEdit::Replace(mean.repeat(positions.len()))
+                        let (point, columns) = (site.point(), columns.clone());
+                        pass.pending.push(Slot::Mean { index, point, row_len, columns }, mean.clone());
+                        RowEdit::Repeat(mean)
                     }
                     _ => RowEdit::Replace(donor_rows(edits, index, site, &positions, self.config)),
                 };
@@ -291,17 +292,15 @@ impl<B: Backend> LayerStep<'_, B> {
     /// Keeps the residual stream, if the plan wants it.
     pub fn keep_resid(&self, pass: &mut Pass<B>, hook: BlockHook) {
         if pass.plan.capture.contains(HookPoint::Block(self.layer, hook)) {
-            let shape = vec![pass.shape.n_new(), self.config.d_model];
-            let tensor = HostTensor::new(shape, self.backend.download(&pass.resid));
-            pass.activations.insert(HookPoint::Block(self.layer, hook), tensor);
+            let (resid, n_new) = (pass.resid.clone(), pass.shape.n_new());
+            self.keep(pass, hook, &resid, &[n_new, self.config.d_model]);
         }
     }
 
     fn keep(&self, pass: &mut Pass<B>, hook: BlockHook, buffer: &B::Buffer, shape: &[usize]) {
         let point = HookPoint::Block(self.layer, hook);
         if pass.plan.capture.contains(point) {
-            let tensor = HostTensor::new(shape.to_vec(), self.backend.download(buffer));
-            pass.activations.insert(point, tensor);
+            pass.pending.push(Slot::Point(point, shape.to_vec()), buffer.clone());
         }
     }
 }

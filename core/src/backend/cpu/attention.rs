@@ -100,11 +100,11 @@ pub fn entropy_sum(pattern: &[f32], shape: AttnShape, queries: Range<usize>) -> 
 }
 
 /// For each head, the key with the largest weight in the row of one query of a block; the first among equals.
-pub fn argmax_keys(pattern: &[f32], shape: AttnShape, queries: Range<usize>, query: usize) -> Vec<usize> {
+pub fn argmax_keys(pattern: &[f32], shape: AttnShape, queries: Range<usize>, query: usize) -> Vec<f32> {
     let largest = |(best, most): (usize, f32), (key, &weight): (usize, &f32)| {
         if weight > most { (key, weight) } else { (best, most) }
     };
-    let argmax = |row: &[f32]| row.iter().enumerate().fold((0, f32::NEG_INFINITY), largest).0;
+    let argmax = |row: &[f32]| row.iter().enumerate().fold((0, f32::NEG_INFINITY), largest).0 as f32;
     let heads = pattern.chunks_exact(queries.len() * shape.n_tokens);
     let start = (query - queries.start) * shape.n_tokens;
     heads.map(|rows| argmax(&rows[start..start + shape.n_tokens])).collect()
@@ -173,8 +173,8 @@ mod tests {
     fn the_argmax_is_of_the_row_asked_for_and_the_first_among_equals() {
         let shape = AttnShape { n_heads: 2, n_kv_heads: 1, d_head: 2, n_past: 0, n_tokens: 3 };
         let pattern = [1.0, 0.0, 0.0, 0.2, 0.4, 0.4, 0.0, 1.0, 0.0, 0.1, 0.3, 0.6];
-        assert_eq!(argmax_keys(&pattern, shape, 1..3, 1), [0, 1]);
-        assert_eq!(argmax_keys(&pattern, shape, 1..3, 2), [1, 2]);
+        assert_eq!(argmax_keys(&pattern, shape, 1..3, 1), [0.0, 1.0]);
+        assert_eq!(argmax_keys(&pattern, shape, 1..3, 2), [1.0, 2.0]);
     }
 
     #[test]

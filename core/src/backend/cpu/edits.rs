@@ -10,7 +10,7 @@ pub fn edit_rows(
     row_len: usize,
     rows: &[usize],
     columns: Range<usize>,
-    edit: &RowEdit,
+    edit: &RowEdit<Vec<f32>>,
 ) -> Vec<f32> {
     for (index, row) in rows.iter().enumerate() {
         let values = &mut x[row * row_len + columns.start..row * row_len + columns.end];
@@ -19,6 +19,7 @@ pub fn edit_rows(
             RowEdit::Scale(0.0) => values.fill(0.0),
             RowEdit::Scale(alpha) => values.iter_mut().for_each(|value| *value *= alpha),
             RowEdit::Replace(new) => values.copy_from_slice(&new[index * columns.len()..][..columns.len()]),
+            RowEdit::Repeat(new) => values.copy_from_slice(new),
             RowEdit::ProjectOut { direction, strength } => project_out(values, direction, *strength),
         }
     }

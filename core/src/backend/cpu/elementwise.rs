@@ -55,6 +55,12 @@ pub fn add(x: &[f32], y: &[f32]) -> Vec<f32> {
     x.iter().zip(y).map(|(x, y)| x + y).collect()
 }
 
+/// `x - y`.
+pub fn subtract(x: &[f32], y: &[f32]) -> Vec<f32> {
+    assert_eq!(x.len(), y.len(), "subtracting {} values from {}", y.len(), x.len());
+    x.iter().zip(y).map(|(x, y)| x - y).collect()
+}
+
 /// `silu(gate) * linear` with `silu(g) = g / (1 + exp(-g))` (Shazeer 2020, GLU Variants).
 pub fn swiglu(gate: &[f32], linear: &[f32]) -> Vec<f32> {
     assert_eq!(gate.len(), linear.len(), "gating {} values with {}", linear.len(), gate.len());

@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::backend::Backend;
+use crate::backend::{Backend, DeviceError};
 use crate::detect::stimulus::Choice;
 use crate::detect::{DetectError, Ground, HeadTable};
 use crate::forward::{Finished, KvCache, Pass};
@@ -163,7 +163,7 @@ impl<B: Backend> CausalTask<B> {
     }
 
     /// A layer of a pass; true when nothing is left.
-    pub(super) fn step(&mut self, ground: &Ground<'_, B>) -> Result<bool, DetectError> {
+    pub(super) async fn step(&mut self, ground: &Ground<'_, B>) -> Result<bool, DetectError> {
         let Some(question) = self.questions.get(self.logprobs.len()) else { return Ok(true) };
         let mut pass = match self.pass.take() {
             Some(pass) => pass,
@@ -173,12 +173,12 @@ impl<B: Backend> CausalTask<B> {
             self.pass = Some(pass);
             return Ok(false);
         }
-        let Finished { normalized, cache, .. } = pass.finish(ground.backend, ground.model);
+        let Finished { normalized, cache, .. } = pass.finish(ground.backend, ground.model).await?;
         if self.cache.is_none() {
             self.cache = Some(cache);
             return Ok(false);
         }
-        self.measured.push(mean_logprob(ground, &normalized, &question.answer));
+        self.measured.push(mean_logprob(ground, &normalized, &question.answer).await?);
         if self.measured.len() == self.params.n_passes() {
             self.logprobs.push(std::mem::take(&mut self.measured));
             self.cache = None;
@@ -261,14 +261,18 @@ impl<B: Backend> CausalTask<B> {
 }
 
 /// Mean log-probability of the answer's tokens, nats, from the last rows of `[pos, d_model]`.
-fn mean_logprob<B: Backend>(ground: &Ground<'_, B>, normalized: &B::Buffer, answer: &[TokenId]) -> f32 {
+async fn mean_logprob<B: Backend>(
+    ground: &Ground<'_, B>,
+    normalized: &B::Buffer,
+    answer: &[TokenId],
+) -> Result<f32, DeviceError> {
     let (backend, config) = (ground.backend, &ground.model.config);
-    let n_values = backend.download(normalized).len();
+    let n_values = backend.n_values(normalized);
     let rows = backend.slice(normalized, n_values - answer.len() * config.d_model..n_values);
-    let logits = backend.download(&backend.matmul(&rows, ground.model.unembed()));
+    let logits = backend.download_one(backend.matmul(&rows, ground.model.unembed())).await?;
     let rows = logits.chunks_exact(config.d_vocab).zip(answer);
     let sum: f64 = rows.map(|(logits, &id)| f64::from(logits[id as usize]) - logsumexp(logits)).sum();
-    (sum / answer.len() as f64) as f32
+    Ok((sum / answer.len() as f64) as f32)
 }
 
 #[cfg(test)]
