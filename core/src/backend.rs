@@ -6,8 +6,12 @@
 //! continues after others.
 
 pub mod cpu;
+mod device;
+pub mod webgpu;
 
 use std::ops::Range;
+
+pub use device::{Device, DeviceBuffer, DeviceMatrix};
 
 use crate::hooks::{PatternTarget, TargetKeys};
 use crate::ids::TokenId;
@@ -52,6 +56,20 @@ pub enum RowEdit<Buffer> {
         /// The part.
         strength: f32,
     },
+}
+
+impl<Buffer> RowEdit<Buffer> {
+    /// The same with another form of buffer.
+    pub fn with<Other>(&self, of: impl Fn(&Buffer) -> Other) -> RowEdit<Other> {
+        match self {
+            Self::Scale(alpha) => RowEdit::Scale(*alpha),
+            Self::Replace(values) => RowEdit::Replace(values.clone()),
+            Self::Repeat(values) => RowEdit::Repeat(of(values)),
+            Self::ProjectOut { direction, strength } => {
+                RowEdit::ProjectOut { direction: direction.clone(), strength: *strength }
+            }
+        }
+    }
 }
 
 /// What happens to one head's rows of scores or of its pattern.

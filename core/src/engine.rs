@@ -12,6 +12,7 @@ mod generate;
 mod loading;
 mod run;
 mod script;
+mod trust;
 
 pub use ablate::{ControlsJob, DlaWork, LensWork, OnRun, OvWork, PatchJob, SweepJob};
 pub use detect_job::DetectTask;
@@ -19,10 +20,12 @@ pub use effect::EffectTask;
 pub use generate::GenerateTask;
 pub use loading::Loading;
 pub use run::{PatternsWanted, RunOutcome, RunTask, Want};
+pub use trust::SelfTest;
+
+use std::rc::Rc;
 
 use crate::activations::Activations;
-use crate::backend::cpu::Cpu;
-use crate::backend::{Backend, DeviceError};
+use crate::backend::{Backend, Device, DeviceBuffer, DeviceError};
 use crate::decode::{Decode, Draft, Generated, StopRules};
 use crate::detect::{Ground, HeadTable};
 use crate::error::Error;
@@ -36,7 +39,7 @@ use crate::tensor::HostTensor;
 use crate::tokenizer::Tokenizer;
 
 /// Activations where the engine computes.
-type Buffer = <Cpu as Backend>::Buffer;
+type Buffer = DeviceBuffer;
 
 /// Waits for work in place.
 fn block_on<T>(work: impl Future<Output = T>) -> T {
@@ -78,9 +81,9 @@ pub trait Job: Sized {
 
 /// A loaded model.
 pub struct Engine {
-    backend: Cpu,
-    model: LoadedModel<Cpu>,
-    tokenizer: Tokenizer,
+    backend: Device,
+    model: LoadedModel<Device>,
+    tokenizer: Rc<Tokenizer>,
     info: ModelInfo,
 }
 
@@ -93,6 +96,11 @@ impl Engine {
     /// Backend and precision, such as `cpu-f32`.
     pub fn engine_name(&self) -> String {
         self.backend.name()
+    }
+
+    /// Where it computes.
+    pub fn device(&self) -> &Device {
+        &self.backend
     }
 
     /// The BOS that a policy puts first, if it puts one.
@@ -164,17 +172,17 @@ impl Engine {
 
     /// A prompt of `n_tokens` pseudorandom ids, the same on every machine: what benchmarks run.
     pub fn bench_request(&self, n_tokens: usize) -> RunRequest {
-        // Knuth's multiplicative hash spreads the ids over the vocabulary.
-        let id = |i: usize| (i as u64 * 2_654_435_761 % self.info.d_vocab as u64) as TokenId;
-        RunRequest {
-            prompt: Prompt::Ids((0..n_tokens).map(id).collect()),
-            bos: BosPolicy::Off,
-            top: 1,
-            ..RunRequest::default()
-        }
+        let prompt = Prompt::Ids(self.bench_ids(n_tokens));
+        RunRequest { prompt, bos: BosPolicy::Off, top: 1, ..RunRequest::default() }
     }
 
-    fn ground(&self) -> Ground<'_, Cpu> {
+    fn bench_ids(&self, n_tokens: usize) -> Vec<TokenId> {
+        // Knuth's multiplicative hash spreads the ids over the vocabulary.
+        let id = |i: usize| (i as u64 * 2_654_435_761 % self.info.d_vocab as u64) as TokenId;
+        (0..n_tokens).map(id).collect()
+    }
+
+    fn ground(&self) -> Ground<'_, Device> {
         Ground { backend: &self.backend, model: &self.model }
     }
 
@@ -197,7 +205,7 @@ impl Engine {
 
     /// What a run of `n_tokens` takes in memory when it is kept whole ([`Want::base`]), bytes.
     pub fn base_bytes(&self, n_tokens: usize) -> usize {
-        BaseRun::<Cpu>::size_bytes(&self.model.config, n_tokens)
+        BaseRun::<Device>::size_bytes(&self.model.config, n_tokens)
     }
 
     /// The text of generated tokens; bytes that are no whole character show as U+FFFD.
@@ -231,10 +239,10 @@ impl Engine {
     /// As [`Self::forward`], after the positions of a cache, which comes back with `ids` read.
     pub fn forward_after(
         &self,
-        cache: KvCache<Cpu>,
+        cache: KvCache<Device>,
         ids: &[TokenId],
         plan: &RunPlan,
-    ) -> Result<(RunOutput, KvCache<Cpu>), Error> {
+    ) -> Result<(RunOutput, KvCache<Device>), Error> {
         let mut pass = Pass::resume(&self.backend, &self.model, cache, ids, plan.clone())?;
         block_on(async {
             while !pass.step(&self.backend, &self.model) {}

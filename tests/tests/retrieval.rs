@@ -1,7 +1,7 @@
 //! Retrieval heads and what they stand on: passes that continue after a cache, greedy decoding, the reference's scores on
 //! SmolLM2, and every kind of request that must be refused.
 
-use headlight_core::backend::cpu::Cpu;
+use headlight_core::backend::Device;
 use headlight_core::decode::{Generated, StopRules};
 use headlight_core::engine::Engine;
 use headlight_core::error::Error;
@@ -25,7 +25,7 @@ fn everywhere() -> RunPlan {
 }
 
 /// Reads the parts one after another, each after the cache of those before; gives the logits of all, `[pos, d_vocab]`.
-fn in_parts(engine: &Engine, parts: &[&[TokenId]]) -> (Vec<f32>, KvCache<Cpu>) {
+fn in_parts(engine: &Engine, parts: &[&[TokenId]]) -> (Vec<f32>, KvCache<Device>) {
     let mut logits = Vec::new();
     let mut cache = KvCache::default();
     for part in parts {
@@ -104,13 +104,13 @@ fn a_cache_is_cut_to_a_shared_beginning() {
     let (engine, ids) = (CONFIG.engine(6), random_ids(24, 6));
     let (_, cache) = in_parts(&engine, &[&ids]);
     let other: Vec<TokenId> = ids[..9].iter().copied().chain(random_ids(8, 7)).collect();
-    let shared = cache.prefix(&Cpu, 9);
+    let shared = cache.prefix(&Device::default(), 9);
     assert_eq!(shared.n_tokens(), 9);
     let (output, _) = engine.forward_after(shared, &other[9..], &RunPlan::default()).expect("runs");
     let whole = engine.forward(&other, &RunPlan::default()).expect("runs");
     assert!(max_difference(&output.logits.data, &whole.logits.data) < tolerance::CACHE);
-    assert_eq!(cache.prefix(&Cpu, 99).n_tokens(), 24);
-    assert_eq!(cache.prefix(&Cpu, 0).n_tokens(), 0);
+    assert_eq!(cache.prefix(&Device::default(), 99).n_tokens(), 24);
+    assert_eq!(cache.prefix(&Device::default(), 0).n_tokens(), 0);
 }
 
 #[test]

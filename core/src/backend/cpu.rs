@@ -16,6 +16,7 @@ use std::ops::Range;
 
 pub use matmul::PackedMatrix;
 use quantized::QuantizedPanels;
+pub use rope::{frequencies, turns};
 
 use super::{AttentionEdit, AttnShape, Backend, DeviceError, RowEdit};
 use crate::hooks::TargetKeys;

@@ -12,6 +12,8 @@ use headlight_core::ablate::dla::DlaSpec;
 use headlight_core::ablate::patching::Direction;
 use headlight_core::ablate::sweep::{SweepSpec, Targets};
 use headlight_core::ablate::{Metric, MetricSpec};
+use headlight_core::backend::Device;
+use headlight_core::backend::webgpu::{Wanted, WebGpu};
 use headlight_core::detect::DOCS;
 use headlight_core::engine::{Engine, Job, Loading, Want};
 use headlight_core::hooks::{Edit, Intervention, PlanError};
@@ -29,6 +31,18 @@ use serde::{Deserialize, Serialize};
 struct Cli {
     #[command(subcommand)]
     command: Command,
+    /// Where to compute: webgpu is a graphics device through Vulkan, Metal or Direct3D, checked against the CPU first; auto
+    /// takes it where there is one that is faster.
+    #[arg(long, value_enum, default_value_t = BackendArg::Cpu, global = true)]
+    backend: BackendArg,
+}
+
+/// Where to compute.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum BackendArg {
+    Cpu,
+    Webgpu,
+    Auto,
 }
 
 #[derive(Subcommand)]
@@ -413,7 +427,7 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(told) => return explain(&told),
     };
-    match run(cli.command) {
+    match run(cli.command, cli.backend) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // One sentence: the chain's parts, without repeating a part that the one before contains.
@@ -436,16 +450,16 @@ fn explain(told: &clap::Error) -> ExitCode {
     ExitCode::from(2)
 }
 
-fn run(command: Command) -> anyhow::Result<()> {
+fn run(command: Command, backend: BackendArg) -> anyhow::Result<()> {
     match command {
-        Command::Tokens { model, text, bos } => print(&model.load()?.tokenize(&text, bos.into())?),
+        Command::Tokens { model, text, bos } => print(&model.load(backend)?.tokenize(&text, bos.into())?),
         Command::Run { model, prompt, top } => {
             let request = prompt.request(top)?;
-            print(&model.load()?.run(&request)?)
+            print(&model.load(backend)?.run(&request)?)
         }
         Command::Patterns { model, prompt, head } => {
             let request = prompt.request(0)?;
-            print(&model.load()?.patterns(&request, head)?)
+            print(&model.load(backend)?.patterns(&request, head)?)
         }
         Command::Detect { model, detector, seed, bos, ids_file, params } => {
             let sequences = ids_file.as_deref().map(read_sequences).transpose()?;
@@ -454,7 +468,7 @@ fn run(command: Command) -> anyhow::Result<()> {
             })?;
             // A misspelt detector is told before the model is read.
             headlight_core::detect::find(&detector)?;
-            print(&model.load()?.detect(&DetectRequest {
+            print(&model.load(backend)?.detect(&DetectRequest {
                 detector,
                 seed,
                 bos: bos.into(),
@@ -470,7 +484,7 @@ fn run(command: Command) -> anyhow::Result<()> {
                 None => serde_json::from_value(serde_json::json!({ "kind": kind }))
                     .with_context(|| format!("--kind {kind} is not zero or mean; give others with --edit"))?,
             };
-            let engine = model.load()?;
+            let engine = model.load(backend)?;
             let (prompt, bos) = prompt.parts();
             let n_tokens = engine.prompt_tokens(&prompt, bos)?.ids.len();
             let spec = SweepSpec {
@@ -487,7 +501,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         }
         Command::Controls { model, prompt, metric, draws, seed } => {
             let (prompt, bos, interventions) = prompt.parts()?;
-            let engine = model.load()?;
+            let engine = model.load(backend)?;
             let n_tokens = engine.prompt_tokens(&prompt, bos)?.ids.len();
             let metric = metric.spec(n_tokens)?;
             let spec = ControlsSpec { interventions, n_draws: draws, seed, metric };
@@ -495,18 +509,18 @@ fn run(command: Command) -> anyhow::Result<()> {
         }
         Command::Dla { model, prompt, token, versus, position } => {
             let (prompt, bos, interventions) = prompt.parts()?;
-            let engine = model.load()?;
+            let engine = model.load(backend)?;
             let spec = DlaSpec { token, versus, position };
             print(&engine.start_dla(&DlaRequest { prompt, bos, interventions, spec })?.complete(&engine)?)
         }
         Command::Lens { model, prompt, token } => {
             let (prompt, bos, interventions) = prompt.parts()?;
-            let engine = model.load()?;
+            let engine = model.load(backend)?;
             print(&engine.start_lens(&LensRequest { prompt, bos, interventions, token })?.complete(&engine)?)
         }
         Command::Ov { model, prompt, head, source_pos, top } => {
             let (prompt, bos, interventions) = prompt.parts()?;
-            let engine = model.load()?;
+            let engine = model.load(backend)?;
             let request = OvRequest { prompt, bos, interventions, head, source_pos, top };
             print(&engine.start_ov(&request)?.complete(&engine)?)
         }
@@ -517,13 +531,13 @@ fn run(command: Command) -> anyhow::Result<()> {
                 DirectionArg::Denoise => Direction::Denoise,
                 DirectionArg::Noise => Direction::Noise,
             };
-            let engine = model.load()?;
+            let engine = model.load(backend)?;
             let request = PatchRequest { prompt, bos, corrupted, direction, metric, token, versus };
             print(&engine.start_patch(&request)?.complete(&engine)?)
         }
         Command::Generate { model, prompt, max_new_tokens, temperature, seed } => {
             let (prompt, bos, interventions) = prompt.parts()?;
-            let engine = model.load()?;
+            let engine = model.load(backend)?;
             let stop_ids = Vec::new();
             let request =
                 GenerateRequest { prompt, bos, interventions, max_new_tokens, temperature, seed, stop_ids };
@@ -531,7 +545,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         }
         Command::Script { model, prompt, library, repo, remote } => {
             let (prompt, bos, interventions) = prompt.parts()?;
-            let engine = model.load()?;
+            let engine = model.load(backend)?;
             let repo = repo.or_else(|| known_repo(&engine.info().sha256));
             print!(
                 "{}",
@@ -539,9 +553,9 @@ fn run(command: Command) -> anyhow::Result<()> {
             );
             Ok(())
         }
-        Command::Info { model } => print(model.load()?.info()),
+        Command::Info { model } => print(model.load(backend)?.info()),
         Command::Bench { model, prefill, repeats, edits } => {
-            let engine = model.load()?;
+            let engine = model.load(backend)?;
             let prefill = bench(&engine, &prefill, repeats)?;
             let edits = if edits { Some(edit_costs(&engine, repeats)?) } else { None };
             print(&Costs { prefill, edits })
@@ -573,7 +587,7 @@ fn read_sequences(path: &Path) -> anyhow::Result<Vec<Vec<TokenId>>> {
 }
 
 impl ModelArg {
-    fn load(&self) -> anyhow::Result<Engine> {
+    fn load(&self, backend: BackendArg) -> anyhow::Result<Engine> {
         let path = find_model(&self.model)?;
         let name = path.file_stem().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
         let loading = if path.is_dir() {
@@ -582,9 +596,45 @@ impl ModelArg {
         } else {
             Loading::from_gguf(read_file(&path)?, &name)
         };
-        let engine = loading.and_then(Loading::finish);
-        engine.with_context(|| format!("{} cannot be loaded", path.display()))
+        let loaded = || format!("{} cannot be loaded", path.display());
+        let loading = loading.with_context(loaded)?;
+        let gpu = match backend {
+            BackendArg::Cpu => None,
+            BackendArg::Webgpu => Some(open_gpu(Wanted { software: true, ..Wanted::default() })?),
+            BackendArg::Auto => open_gpu(Wanted::default()).ok(),
+        };
+        let Some(gpu) = gpu else { return loading.finish().with_context(loaded) };
+        let devices = vec![Device::default(), Device::WebGpu(gpu.into())];
+        let mut engines = loading.onto(devices).finish_all().with_context(loaded)?;
+        let (Some(gpu), Some(cpu)) = (engines.pop(), engines.pop()) else { unreachable!("two devices") };
+        let test = pollster::block_on(gpu.self_test(&cpu))?;
+        let is_faster = || anyhow::Ok(seconds_of_a_run(&gpu)? < seconds_of_a_run(&cpu)?);
+        match backend {
+            BackendArg::Auto => Ok(if test.passed() && is_faster()? { gpu } else { cpu }),
+            _ if test.passed() => Ok(gpu),
+            _ => bail!(
+                "{} computes other numbers than the CPU: a logit differs by {} and {} is allowed; run with --backend cpu",
+                gpu.engine_name(),
+                test.max_difference,
+                test.tolerance
+            ),
+        }
     }
+}
+
+fn open_gpu(wanted: Wanted) -> anyhow::Result<WebGpu> {
+    let gpu = pollster::block_on(WebGpu::open(wanted));
+    gpu.context("run with --backend cpu, or install a Vulkan driver")
+}
+
+/// Tokens of the run that decides between two backends.
+const N_CHOICE_TOKENS: usize = 32;
+
+fn seconds_of_a_run(engine: &Engine) -> anyhow::Result<f64> {
+    let request = engine.bench_request(N_CHOICE_TOKENS.min(engine.info().n_ctx));
+    let start = Instant::now();
+    engine.run(&request)?;
+    Ok(start.elapsed().as_secs_f64())
 }
 
 /// A path that exists, or a bundled model's folder below this one or beside the program.

@@ -8,7 +8,7 @@ use crate::ablate::logit_lens::LensTask;
 use crate::ablate::ov;
 use crate::ablate::patching::{PatchSpec, PatchTask};
 use crate::ablate::sweep::{SweepSpec, SweepTask};
-use crate::backend::cpu::Cpu;
+use crate::backend::Device;
 use crate::detect::HeadTable;
 use crate::error::Error;
 use crate::forward::{Donors, Pass};
@@ -23,13 +23,13 @@ use crate::report::{
 pub struct SweepJob {
     ids: Vec<TokenId>,
     request: SweepRequest,
-    task: SweepTask<Cpu>,
+    task: SweepTask<Device>,
 }
 
 /// Random controls with their request.
 pub struct ControlsJob {
     request: ControlsRequest,
-    task: ControlsTask<Cpu>,
+    task: ControlsTask<Device>,
 }
 
 /// Patching with its request.
@@ -37,32 +37,32 @@ pub struct PatchJob {
     clean: Vec<TokenId>,
     corrupted: Vec<TokenId>,
     request: PatchRequest,
-    task: PatchTask<Cpu>,
+    task: PatchTask<Device>,
 }
 
 /// Work on one run whose edits may read others first.
 pub struct OnRun<W> {
     ids: Vec<TokenId>,
-    donors: Option<Donors<Cpu>>,
+    donors: Option<Donors<Device>>,
     work: W,
 }
 
 /// An attribution.
 pub struct DlaWork {
     spec: DlaSpec,
-    task: Option<DlaTask<Cpu>>,
+    task: Option<DlaTask<Device>>,
 }
 
 /// A logit lens.
 pub struct LensWork {
     token: Option<TokenId>,
-    task: Option<LensTask<Cpu>>,
+    task: Option<LensTask<Device>>,
 }
 
 /// What a head writes.
 pub struct OvWork {
     request: OvRequest,
-    pass: Option<Pass<Cpu>>,
+    pass: Option<Pass<Device>>,
 }
 
 impl Engine {

@@ -1,7 +1,7 @@
 //! A detector at work on the engine's model.
 
 use super::{Engine, Job};
-use crate::backend::cpu::Cpu;
+use crate::backend::Device;
 use crate::detect::{self, Ask, HeadTable};
 use crate::error::Error;
 use crate::report::{DetectProvenance, DetectReport, DetectRequest, HeadScore};
@@ -10,7 +10,7 @@ use crate::report::{DetectProvenance, DetectReport, DetectRequest, HeadScore};
 pub struct DetectTask {
     doc: &'static detect::doc::Doc,
     request: DetectRequest,
-    task: detect::Task<Cpu>,
+    task: detect::Task<Device>,
 }
 
 impl Engine {

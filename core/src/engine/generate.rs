@@ -1,7 +1,7 @@
 //! A continuation with edits in force, token by token.
 
 use super::{Engine, Job};
-use crate::backend::cpu::Cpu;
+use crate::backend::Device;
 use crate::decode::{Decode, Sampling, StopRules};
 use crate::error::Error;
 use crate::forward::{Donors, KvCache};
@@ -19,8 +19,8 @@ pub struct GenerateTask {
 
 enum State {
     /// Other runs, whose activations an edit reads; taken when they are made.
-    Donors(Option<Donors<Cpu>>),
-    Decode(Decode<Cpu>),
+    Donors(Option<Donors<Device>>),
+    Decode(Decode<Device>),
 }
 
 impl Engine {

@@ -1,9 +1,11 @@
 //! A model's way from bytes into the engine.
 
+use std::rc::Rc;
+
 use sha2::{Digest, Sha256};
 
 use super::Engine;
-use crate::backend::cpu::Cpu;
+use crate::backend::Device;
 use crate::error::Error;
 use crate::forward::Upload;
 use crate::model::folder::FolderCheckpoint;
@@ -17,9 +19,9 @@ pub struct Loading {
     checkpoint: Box<dyn Checkpoint>,
     tokenizer: Tokenizer,
     info: ModelInfo,
-    backend: Cpu,
-    upload: Upload<Cpu>,
-    n_total: usize,
+    /// Where the weights go, the devices after each other.
+    uploads: Vec<(Device, Upload<Device>)>,
+    n_tensors: usize,
 }
 
 impl Loading {
@@ -49,8 +51,15 @@ impl Loading {
     fn new(checkpoint: Box<dyn Checkpoint>, tokenizer: Tokenizer, sha256: String, name: &str) -> Self {
         let config = checkpoint.config();
         let info = model_info(config, &tokenizer, sha256, name);
-        let (upload, n_total) = (Upload::new(config), config.tensors().len());
-        Self { checkpoint, tokenizer, info, backend: Cpu, upload, n_total }
+        let n_tensors = config.tensors().len();
+        Self { checkpoint, tokenizer, info, uploads: Vec::new(), n_tensors }.onto(vec![Device::default()])
+    }
+
+    /// Where the weights are to go: the CPU, unless this says otherwise before the first step.
+    pub fn onto(mut self, devices: Vec<Device>) -> Self {
+        let upload = |device| (device, Upload::new(self.checkpoint.config()));
+        self.uploads = devices.into_iter().map(upload).collect();
+        self
     }
 
     /// What is being loaded.
@@ -60,24 +69,40 @@ impl Loading {
 
     /// Tensors taken.
     pub fn n_done(&self) -> usize {
-        self.upload.n_done()
+        self.uploads.iter().map(|(_, upload)| upload.n_done()).sum()
     }
 
     /// Tensors in all.
     pub fn n_total(&self) -> usize {
-        self.n_total
+        self.n_tensors * self.uploads.len()
     }
 
     /// Takes one tensor; true when none was left.
     pub fn step(&mut self) -> Result<bool, Error> {
-        Ok(self.upload.step(&self.backend, self.checkpoint.as_ref())?)
+        for (device, upload) in &mut self.uploads {
+            if !upload.step(device, self.checkpoint.as_ref())? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
-    /// Takes what is left and gives the engine; the file's bytes are dropped.
-    pub fn finish(mut self) -> Result<Engine, Error> {
+    /// Takes what is left and gives the engine of the first device.
+    pub fn finish(self) -> Result<Engine, Error> {
+        Ok(self.finish_all()?.remove(0))
+    }
+
+    /// Takes what is left and gives an engine for each device; the file's bytes are dropped.
+    pub fn finish_all(mut self) -> Result<Vec<Engine>, Error> {
         while !self.step()? {}
-        let model = self.upload.finish(self.checkpoint.config().clone());
-        Ok(Engine { backend: self.backend, model, tokenizer: self.tokenizer, info: self.info })
+        let tokenizer = Rc::new(self.tokenizer);
+        let engine = |(backend, upload): (Device, Upload<Device>)| Engine {
+            backend,
+            model: upload.finish(self.checkpoint.config().clone()),
+            tokenizer: Rc::clone(&tokenizer),
+            info: self.info.clone(),
+        };
+        Ok(self.uploads.into_iter().map(engine).collect())
     }
 }
 

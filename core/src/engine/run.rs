@@ -6,8 +6,7 @@ use std::rc::Rc;
 use super::{Buffer, Engine, block_on};
 use crate::ablate::UNEMBED_ROWS;
 use crate::activations::Activations;
-use crate::backend::DeviceError;
-use crate::backend::cpu::Cpu;
+use crate::backend::{Device, DeviceError};
 use crate::detect::{AttentionTarget, mean_over_rows};
 use crate::error::Error;
 use crate::forward::{BaseRun, Donors, Finished, Pass};
@@ -57,8 +56,8 @@ pub struct RunTask {
 
 enum RunState {
     /// Other runs, whose activations an edit reads.
-    Donors(Box<Donors<Cpu>>),
-    Layers(Box<Pass<Cpu>>),
+    Donors(Box<Donors<Device>>),
+    Layers(Box<Pass<Device>>),
     Unembedding(Box<Unembedding>),
 }
 
@@ -66,7 +65,7 @@ enum RunState {
 struct Unembedding {
     normalized: Buffer,
     activations: Activations,
-    base: Option<BaseRun<Cpu>>,
+    base: Option<BaseRun<Device>>,
     next_position: usize,
     nll_nats: Vec<f32>,
     logits: Vec<f32>,
@@ -178,7 +177,7 @@ impl RunTask {
         block_on(self.finish(engine))
     }
 
-    fn pass(&self, engine: &Engine) -> Result<Pass<Cpu>, Error> {
+    fn pass(&self, engine: &Engine) -> Result<Pass<Device>, Error> {
         let (backend, model, plan) = (&engine.backend, &engine.model, self.plan.clone());
         if let Some((clean, base)) = self.clean.as_ref().and_then(|clean| Some((clean, clean.base.as_ref()?)))
         {
@@ -269,7 +268,7 @@ pub struct RunOutcome {
     pub(super) normalized: Buffer,
     /// The edits, with what they read of other runs.
     pub(super) edits: Edits,
-    pub(super) base: Option<BaseRun<Cpu>>,
+    pub(super) base: Option<BaseRun<Device>>,
     activations: Activations,
 }
 

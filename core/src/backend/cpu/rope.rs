@@ -4,17 +4,10 @@
 /// Turns every head of every row; position `p` by angles `p / theta^(2i/d_head)`. Shape `[pos, head, d_head]`, the first
 /// row at position `n_past`.
 pub fn rope(x: &[f32], n_heads: usize, d_head: usize, theta: f32, n_past: usize) -> Vec<f32> {
-    let half = d_head / 2;
-    let frequencies: Vec<f32> =
-        (0..half).map(|i| f64::from(theta).powf(-((2 * i) as f64) / d_head as f64) as f32).collect();
+    let (half, frequencies) = (d_head / 2, frequencies(d_head, theta));
     let mut out = x.to_vec();
     for (position, row) in (n_past..).zip(out.chunks_exact_mut(n_heads * d_head)) {
-        // The angle is rounded to f32 first, as PyTorch does: models were trained with that.
-        let turns: Vec<(f32, f32)> = frequencies
-            .iter()
-            .map(|frequency| f64::from(position as f32 * frequency).sin_cos())
-            .map(|(sin, cos)| (sin as f32, cos as f32))
-            .collect();
+        let turns = turns(position, &frequencies);
         for head in row.chunks_exact_mut(d_head) {
             let (first, second) = head.split_at_mut(half);
             for ((a, b), (sin, cos)) in first.iter_mut().zip(second).zip(&turns) {
@@ -23,6 +16,18 @@ pub fn rope(x: &[f32], n_heads: usize, d_head: usize, theta: f32, n_past: usize)
         }
     }
     out
+}
+
+/// The angle between two neighbouring positions of each pair, `[d_head/2]`.
+pub fn frequencies(d_head: usize, theta: f32) -> Vec<f32> {
+    (0..d_head / 2).map(|i| f64::from(theta).powf(-((2 * i) as f64) / d_head as f64) as f32).collect()
+}
+
+/// Sine and cosine of each pair's angle at a position, `[d_head/2]`.
+pub fn turns(position: usize, frequencies: &[f32]) -> Vec<(f32, f32)> {
+    // The angle is rounded to f32 first, as PyTorch does: models were trained with that.
+    let angles = frequencies.iter().map(|frequency| f64::from(position as f32 * frequency).sin_cos());
+    angles.map(|(sin, cos)| (sin as f32, cos as f32)).collect()
 }
 
 #[cfg(test)]

@@ -1,0 +1,152 @@
+//! Every kernel with its source: what it reads, what it writes, and its pipeline on a device.
+
+/// A kernel: an entry point with its constants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kernel {
+    MatmulF32,
+    MatmulF32Few,
+    Matmul4Bit,
+    Matmul4BitFew,
+    Matmul8Bit,
+    Matmul8BitFew,
+    GatherF32,
+    Gather4Bit,
+    Gather8Bit,
+    AttnScores,
+    MixValues,
+    Softmax,
+    EntropySum,
+    ArgmaxKeys,
+    TargetMass,
+    Add,
+    Subtract,
+    Swiglu,
+    RmsNorm,
+    Rope,
+    MeanOfRows,
+    EditRows,
+    EditAttention,
+    FillAt,
+}
+
+/// A file of WGSL.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Source {
+    pub name: &'static str,
+    pub wgsl: &'static str,
+}
+
+/// The files.
+pub(super) const SOURCES: [Source; 4] = [
+    Source { name: "matmul", wgsl: include_str!("matmul.wgsl") },
+    Source { name: "attention", wgsl: include_str!("attention.wgsl") },
+    Source { name: "elementwise", wgsl: include_str!("elementwise.wgsl") },
+    Source { name: "edits", wgsl: include_str!("edits.wgsl") },
+];
+
+/// What there is to know of a kernel: its file, its entry point, and how many buffers it reads. Parameters are bound first, then
+/// what it reads, then what it writes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Facts {
+    pub kernel: Kernel,
+    pub source: usize,
+    pub entry: &'static str,
+    pub constants: &'static [(&'static str, f64)],
+    pub n_inputs: usize,
+}
+
+const fn facts(kernel: Kernel, source: usize, entry: &'static str, n_inputs: usize) -> Facts {
+    Facts { kernel, source, entry, constants: &[], n_inputs }
+}
+
+/// A kernel on weights that are stored in one way.
+const fn on_weights(kernel: Kernel, entry: &'static str, constants: &'static [(&'static str, f64)]) -> Facts {
+    Facts { kernel, source: 0, entry, constants, n_inputs: 2 }
+}
+
+/// Every kernel, in the order of [`Kernel`].
+pub(super) const KERNELS: [Facts; 24] = [
+    on_weights(Kernel::MatmulF32, "matmul", &[("N_WORDS", 0.0)]),
+    on_weights(Kernel::MatmulF32Few, "matmul", &[("N_WORDS", 0.0), ("FEW", 1.0)]),
+    on_weights(Kernel::Matmul4Bit, "matmul", &[("N_WORDS", 4.0)]),
+    on_weights(Kernel::Matmul4BitFew, "matmul", &[("N_WORDS", 4.0), ("FEW", 1.0)]),
+    on_weights(Kernel::Matmul8Bit, "matmul", &[("N_WORDS", 8.0)]),
+    on_weights(Kernel::Matmul8BitFew, "matmul", &[("N_WORDS", 8.0), ("FEW", 1.0)]),
+    on_weights(Kernel::GatherF32, "gather", &[("N_WORDS", 0.0)]),
+    on_weights(Kernel::Gather4Bit, "gather", &[("N_WORDS", 4.0)]),
+    on_weights(Kernel::Gather8Bit, "gather", &[("N_WORDS", 8.0)]),
+    facts(Kernel::AttnScores, 1, "attn_scores", 2),
+    facts(Kernel::MixValues, 1, "mix_values", 2),
+    facts(Kernel::Softmax, 1, "softmax", 1),
+    facts(Kernel::EntropySum, 1, "entropy_sum", 1),
+    facts(Kernel::ArgmaxKeys, 1, "argmax_keys", 1),
+    facts(Kernel::TargetMass, 1, "target_mass", 2),
+    facts(Kernel::Add, 2, "add", 2),
+    facts(Kernel::Subtract, 2, "subtract", 2),
+    facts(Kernel::Swiglu, 2, "swiglu", 2),
+    facts(Kernel::RmsNorm, 2, "rms_norm", 2),
+    facts(Kernel::Rope, 2, "rope", 2),
+    facts(Kernel::MeanOfRows, 2, "mean_of_rows", 1),
+    facts(Kernel::EditRows, 3, "edit_rows", 2),
+    facts(Kernel::EditAttention, 3, "edit_attention", 2),
+    facts(Kernel::FillAt, 3, "fill_at", 1),
+];
+
+/// A kernel's pipeline with the layout of its bindings.
+pub(super) struct Compiled {
+    pub pipeline: wgpu::ComputePipeline,
+    pub layout: wgpu::BindGroupLayout,
+}
+
+/// Compiles every kernel.
+pub(super) fn compile(device: &wgpu::Device, sources: &[Source; 4]) -> Vec<Compiled> {
+    let modules = sources.map(|source| {
+        device.create_shader_module(wgpu::ShaderModuleDescriptor {
+            label: Some(source.name),
+            source: wgpu::ShaderSource::Wgsl(source.wgsl.into()),
+        })
+    });
+    let compile = |facts: &Facts| {
+        let layout = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
+            label: Some(facts.entry),
+            entries: &bindings(facts.n_inputs),
+        });
+        let pipeline_layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+            label: Some(facts.entry),
+            bind_group_layouts: &[Some(&layout)],
+            immediate_size: 0,
+        });
+        let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+            label: Some(facts.entry),
+            layout: Some(&pipeline_layout),
+            module: &modules[facts.source],
+            entry_point: Some(facts.entry),
+            compilation_options: wgpu::PipelineCompilationOptions {
+                constants: facts.constants,
+                // Every kernel writes its workgroup memory before it reads it.
+                zero_initialize_workgroup_memory: false,
+            },
+            cache: None,
+        });
+        Compiled { pipeline, layout }
+    };
+    KERNELS.iter().map(compile).collect()
+}
+
+/// Parameters, inputs to read, the output.
+fn bindings(n_inputs: usize) -> Vec<wgpu::BindGroupLayoutEntry> {
+    let entry = |binding: usize, ty: wgpu::BufferBindingType| wgpu::BindGroupLayoutEntry {
+        binding: binding as u32,
+        visibility: wgpu::ShaderStages::COMPUTE,
+        ty: wgpu::BindingType::Buffer {
+            ty,
+            has_dynamic_offset: ty == wgpu::BufferBindingType::Uniform,
+            min_binding_size: None,
+        },
+        count: None,
+    };
+    let inputs =
+        (1..=n_inputs).map(|binding| entry(binding, wgpu::BufferBindingType::Storage { read_only: true }));
+    let output = entry(n_inputs + 1, wgpu::BufferBindingType::Storage { read_only: false });
+    std::iter::once(entry(0, wgpu::BufferBindingType::Uniform)).chain(inputs).chain([output]).collect()
+}

@@ -1,0 +1,150 @@
+//! Weight matrices on the device: as f32, or as whole numbers that kernels unpack where they read them. A matrix larger than
+//! one binding may be (the vocabulary of a large model) lies in parts.
+
+use super::commands::{Commands, Param};
+use super::kernels::Kernel;
+use super::memory::GpuBuffer;
+use crate::tensor::HostTensor;
+use crate::tensor::quantized::{QUANT_BLOCK, QuantKind, QuantizedMatrix};
+
+/// Rows and columns of a tile of a product.
+const TILE: usize = 64;
+/// Rows of a tile where there are no more.
+const FEW_ROWS: usize = 16;
+
+/// A weight matrix `[n_out, n_in]`.
+pub struct GpuMatrix {
+    form: Form,
+    n_in: usize,
+    n_out: usize,
+    parts: Vec<Part>,
+}
+
+/// Some rows of it.
+struct Part {
+    first_row: usize,
+    n_rows: usize,
+    buffer: GpuBuffer,
+}
+
+/// How values are stored.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Form {
+    F32,
+    /// Blocks of scale and minimum, then so many words of codes; a code stands for `(code - zero) * scale + minimum`.
+    Blocks {
+        n_words: usize,
+        zero: f32,
+    },
+}
+
+impl Form {
+    /// The code of nothing.
+    fn zero(self) -> f32 {
+        match self {
+            Self::F32 => 0.0,
+            Self::Blocks { zero, .. } => zero,
+        }
+    }
+}
+
+impl GpuMatrix {
+    /// Takes a matrix of f32.
+    pub(super) fn of_f32(commands: &Commands, weights: &HostTensor) -> Self {
+        let n_in = weights.row_len();
+        Self::in_parts(
+            commands,
+            Form::F32,
+            n_in,
+            bytemuck::cast_slice(&weights.data),
+            n_in * size_of::<f32>(),
+        )
+    }
+
+    /// Takes a quantised matrix: scales as f32, codes of 8 bits without a sign, and everything in whole words.
+    pub(super) fn of_blocks(commands: &Commands, weights: &QuantizedMatrix<'_>) -> Self {
+        let kind = weights.kind;
+        let n_words = kind.code_bytes() / size_of::<u32>();
+        let block_bytes = kind.header_bytes() + kind.code_bytes();
+        let half = |bytes: &[u8]| half::f16::from_le_bytes([bytes[0], bytes[1]]).to_f32();
+        let mut words: Vec<u32> = Vec::with_capacity(weights.rows.len() / block_bytes * (2 + n_words));
+        for block in weights.rows.chunks_exact(block_bytes) {
+            let (header, codes) = block.split_at(kind.header_bytes());
+            let minimum = if kind == QuantKind::Q4_1 { half(&header[2..]) } else { 0.0 };
+            words.extend([half(header).to_bits(), minimum.to_bits()]);
+            let word = |bytes: &[u8]| u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+            // A code with a sign, counted from -128 on.
+            let flip = if kind == QuantKind::Q8_0 { 0x8080_8080 } else { 0 };
+            words.extend(codes.chunks_exact(4).map(|bytes| word(bytes) ^ flip));
+        }
+        let zero = match kind {
+            QuantKind::Q4_0 => 8.0,
+            QuantKind::Q4_1 => 0.0,
+            QuantKind::Q8_0 => 128.0,
+        };
+        let row_bytes = weights.n_in / QUANT_BLOCK * (2 + n_words) * size_of::<u32>();
+        Self::in_parts(
+            commands,
+            Form::Blocks { n_words, zero },
+            weights.n_in,
+            bytemuck::cast_slice(&words),
+            row_bytes,
+        )
+    }
+
+    fn in_parts(commands: &Commands, form: Form, n_in: usize, bytes: &[u8], row_bytes: usize) -> Self {
+        let n_out = bytes.len() / row_bytes;
+        // Whole tiles, so that no tile lies in two parts.
+        let most = (commands.max_binding_bytes() / row_bytes / TILE * TILE).max(1);
+        let part = |(index, bytes): (usize, &[u8])| Part {
+            first_row: index * most,
+            n_rows: bytes.len() / row_bytes,
+            buffer: commands.upload(bytes),
+        };
+        let parts = bytes.chunks(most * row_bytes).enumerate().map(part).collect();
+        Self { form, n_in, n_out, parts }
+    }
+
+    /// `x Wᵀ`, `[pos, n_out]`.
+    pub(super) fn times(&self, commands: &Commands, x: &GpuBuffer) -> GpuBuffer {
+        let n_rows = x.len() / self.n_in;
+        let y = commands.room(n_rows * self.n_out);
+        let is_few = n_rows <= FEW_ROWS;
+        let tile_rows = if is_few { FEW_ROWS } else { TILE };
+        let kernel = match (self.form, is_few) {
+            (Form::F32, false) => Kernel::MatmulF32,
+            (Form::F32, true) => Kernel::MatmulF32Few,
+            (Form::Blocks { n_words: 4, .. }, false) => Kernel::Matmul4Bit,
+            (Form::Blocks { n_words: 4, .. }, true) => Kernel::Matmul4BitFew,
+            (Form::Blocks { .. }, false) => Kernel::Matmul8Bit,
+            (Form::Blocks { .. }, true) => Kernel::Matmul8BitFew,
+        };
+        for part in &self.parts {
+            let params = [n_rows, self.n_in, part.n_rows, part.first_row, self.n_out, x.start()];
+            let params: Vec<Param> =
+                params.into_iter().map(Param::from).chain([Param::from(self.form.zero())]).collect();
+            let groups = [part.n_rows.div_ceil(TILE), n_rows.div_ceil(tile_rows), 1];
+            commands.dispatch(kernel, &params, &[x, &part.buffer], &y, groups);
+            commands.worked(2 * n_rows * self.n_in * part.n_rows);
+        }
+        y
+    }
+
+    /// Rows by number, `[n_ids, n_in]`.
+    pub(super) fn gather(&self, commands: &Commands, ids: &GpuBuffer, n_ids: usize) -> GpuBuffer {
+        let y = commands.room(n_ids * self.n_in);
+        let kernel = match self.form {
+            Form::F32 => Kernel::GatherF32,
+            Form::Blocks { n_words: 4, .. } => Kernel::Gather4Bit,
+            Form::Blocks { .. } => Kernel::Gather8Bit,
+        };
+        for part in &self.parts {
+            let params = [self.n_in, part.first_row, part.n_rows];
+            let params: Vec<Param> =
+                params.into_iter().map(Param::from).chain([Param::from(self.form.zero())]).collect();
+            let groups = [self.n_in.div_ceil(64), n_ids, 1];
+            commands.dispatch(kernel, &params, &[ids, &part.buffer], &y, groups);
+        }
+        y
+    }
+}

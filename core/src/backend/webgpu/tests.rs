@@ -1,0 +1,306 @@
+//! Every kernel against the CPU's, on whatever adapter this machine has; without one they fail and say so.
+
+use std::collections::BTreeSet;
+
+use super::kernels::{KERNELS, SOURCES};
+use super::*;
+use crate::backend::cpu::Cpu;
+use crate::tensor::quantized::QuantKind;
+
+const SHAPE: AttnShape = AttnShape { n_heads: 4, n_kv_heads: 2, d_head: 24, n_past: 0, n_tokens: 41 };
+
+fn gpu() -> WebGpu {
+    let wanted = Wanted { software: true, ..Wanted::default() };
+    pollster::block_on(WebGpu::open(wanted))
+        .expect("tests need a Vulkan, Metal or Direct3D adapter; `cargo xtask setup` installs a software one")
+}
+
+fn values(n: usize, salt: usize) -> Vec<f32> {
+    (0..n).map(|i| ((i * 7919 + salt * 104_729) % 1009) as f32 / 504.5 - 1.0).collect()
+}
+
+fn up(gpu: &WebGpu, values: &[f32]) -> GpuBuffer {
+    gpu.vector(&HostTensor::new(vec![values.len()], values.to_vec()))
+}
+
+fn down(gpu: &WebGpu, buffer: GpuBuffer) -> Vec<f32> {
+    pollster::block_on(gpu.download_one(buffer)).expect("the device works")
+}
+
+/// Fails where two results differ by more than a part of the largest value.
+fn assert_close(what: &str, got: &[f32], wanted: &[f32], tolerance: f32) {
+    assert_eq!(got.len(), wanted.len(), "{what}");
+    let finite = |v: &&f32| v.is_finite();
+    let scale = wanted.iter().filter(finite).fold(1e-3f32, |most, value| most.max(value.abs()));
+    for (index, (got, wanted)) in got.iter().zip(wanted).enumerate() {
+        let is_close = got == wanted || (got - wanted).abs() <= tolerance * scale;
+        assert!(is_close, "{what}: value {index} is {got}, the CPU's is {wanted}");
+    }
+}
+
+fn matrix(n_out: usize, n_in: usize, salt: usize) -> HostTensor {
+    HostTensor::new(vec![n_out, n_in], values(n_out * n_in, salt))
+}
+
+/// Blocks with every code and some scales.
+fn quantized(kind: QuantKind, n_out: usize, n_in: usize) -> QuantizedMatrix<'static> {
+    let mut rows = Vec::new();
+    for block in 0..n_out * n_in / 32 {
+        let half = |value: f32| half::f16::from_f32(value).to_le_bytes();
+        rows.extend(half(0.01 + (block % 7) as f32 * 0.003));
+        if kind == QuantKind::Q4_1 {
+            rows.extend(half(-0.05 + (block % 5) as f32 * 0.01));
+        }
+        rows.extend((0..kind.code_bytes()).map(|i| ((i * 37 + block * 101) % 256) as u8));
+    }
+    QuantizedMatrix { kind, n_in, rows: rows.into() }
+}
+
+#[test]
+fn products_agree() {
+    let gpu = gpu();
+    for (n_rows, n_out, n_in) in [(1, 5, 3), (65, 64, 16), (64, 130, 96), (7, 300, 576)] {
+        let (x, w) = (values(n_rows * n_in, 1), matrix(n_out, n_in, 2));
+        let wanted = Cpu.matmul(&x, &Cpu.matrix(&w));
+        let got = gpu.matmul(&up(&gpu, &x), &gpu.matrix(&w));
+        assert_close("matmul", &down(&gpu, got), &wanted, 2e-6);
+    }
+    let kinds = [QuantKind::Q4_0, QuantKind::Q4_1, QuantKind::Q8_0];
+    for (kind, n_rows) in kinds.into_iter().flat_map(|kind| [(kind, 66), (kind, 3)]) {
+        let (x, w) = (values(n_rows * 96, 1), quantized(kind, 70, 96));
+        let wanted = Cpu.matmul(&x, &Cpu.quantized_matrix(&w));
+        let matrix = gpu.quantized_matrix(&w);
+        assert_close("quantised matmul", &down(&gpu, gpu.matmul(&up(&gpu, &x), &matrix)), &wanted, 2e-6);
+        let ids = [0, 69, 13, 13];
+        let wanted = Cpu.gather_rows(&Cpu.quantized_matrix(&w), &ids);
+        assert_close("gather", &down(&gpu, gpu.gather_rows(&matrix, &ids)), &wanted, 1e-6);
+    }
+    let w = matrix(9, 70, 5);
+    let got = gpu.gather_rows(&gpu.matrix(&w), &[8, 0, 3]);
+    assert_eq!(down(&gpu, got), Cpu.gather_rows(&Cpu.matrix(&w), &[8, 0, 3]));
+}
+
+#[test]
+fn rows_and_values_agree() {
+    let gpu = gpu();
+    let (x, y, gain) = (values(7 * 100, 1), values(7 * 100, 2), values(100, 3));
+    let (gx, gy) = (up(&gpu, &x), up(&gpu, &y));
+    let check = |what: &str, got: GpuBuffer, wanted: Vec<f32>, tolerance: f32| {
+        assert_close(what, &down(&gpu, got), &wanted, tolerance);
+    };
+    check("rms_norm", gpu.rms_norm(&gx, &up(&gpu, &gain), 1e-5), Cpu.rms_norm(&x, &gain, 1e-5), 2e-6);
+    check("add", gpu.add(&gx, &gy), Cpu.add(&x, &y), 0.0);
+    check("subtract", gpu.subtract(&gx, &gy), Cpu.subtract(&x, &y), 0.0);
+    let wide: Vec<f32> = x.iter().map(|x| x * 200.0).collect();
+    check("swiglu", gpu.swiglu(&gx, &gy), Cpu.swiglu(&x, &y), 2e-6);
+    check("swiglu of large values", gpu.swiglu(&up(&gpu, &wide), &gy), Cpu.swiglu(&wide, &y), 2e-6);
+    for n_past in [0, 300] {
+        let wanted = Cpu.rope(&x, 5, 20, 10_000.0, n_past);
+        check("rope", gpu.rope(&gx, 5, 20, 10_000.0, n_past), wanted, 1e-6);
+    }
+    let wanted = Cpu.mean_of_rows(&x, 100, 2..6, 10..37);
+    check("mean_of_rows", gpu.mean_of_rows(&gx, 100, 2..6, 10..37), wanted, 1e-6);
+    check("slice", gpu.slice(&gx, 13..77), x[13..77].to_vec(), 0.0);
+    let parts = vec![gpu.slice(&gx, 5..9), gy.clone(), gpu.slice(&gx, 0..1)];
+    let wanted = [&x[5..9], &y, &x[..1]].concat();
+    check("concat", gpu.concat(parts), wanted, 0.0);
+    check("append", gpu.append(gx.clone(), &gpu.slice(&gy, 3..8)), [&x[..], &y[3..8]].concat(), 0.0);
+    // Of a part that begins in the middle of its allocation.
+    let (part, wanted) = (gpu.slice(&gx, 100..300), x[100..300].to_vec());
+    check(
+        "rms_norm of a part",
+        gpu.rms_norm(&part, &up(&gpu, &gain), 1e-5),
+        Cpu.rms_norm(&wanted, &gain, 1e-5),
+        2e-6,
+    );
+}
+
+#[test]
+fn attention_agrees_for_every_block_of_queries() {
+    let gpu = gpu();
+    let (q, k, v) = (values(41 * 96, 1), values(41 * 48, 2), values(41 * 48, 3));
+    let targets = TargetKeys((0..41).map(|query| (0..query).step_by(3).collect()).collect());
+    for n_past in [0, 11] {
+        let shape = AttnShape { n_past, ..SHAPE };
+        for queries in [n_past..41, n_past..n_past + 1, 20..38] {
+            let q = q[n_past * 96..].to_vec();
+            let (gq, gk, gv) = (up(&gpu, &q), up(&gpu, &k), up(&gpu, &v));
+            let scores = Cpu.attn_scores(&q, &k, shape, queries.clone());
+            let g_scores = gpu.attn_scores(&gq, &gk, shape, queries.clone());
+            assert_close("attn_scores", &down(&gpu, g_scores.clone()), &scores, 2e-6);
+            let pattern = Cpu.softmax(&scores, shape, queries.clone());
+            let g_pattern = gpu.softmax(&g_scores, shape, queries.clone());
+            assert_close("softmax", &down(&gpu, g_pattern.clone()), &pattern, 4e-6);
+            let z = Cpu.mix_values(&pattern, &v, shape, queries.clone());
+            let g_z = gpu.mix_values(&g_pattern, &gv, shape, queries.clone());
+            assert_close("mix_values", &down(&gpu, g_z), &z, 4e-6);
+            let mass = Cpu.target_mass(&pattern, shape, queries.clone(), &targets);
+            let g_mass = gpu.target_mass(&g_pattern, shape, queries.clone(), &targets);
+            assert_close("target_mass", &down(&gpu, g_mass), &mass, 4e-6);
+            let entropy = Cpu.entropy_sum(&pattern, shape, queries.clone());
+            let g_entropy = gpu.entropy_sum(&g_pattern, shape, queries.clone());
+            assert_close("entropy_sum", &down(&gpu, g_entropy), &entropy, 4e-6);
+            let last = queries.end - 1;
+            let keys = Cpu.argmax_keys(&pattern, shape, queries.clone(), last);
+            let g_keys = gpu.argmax_keys(&up(&gpu, &pattern), shape, queries.clone(), last);
+            assert_eq!(down(&gpu, g_keys), keys);
+        }
+    }
+    let even = up(&gpu, &[0.0, 0.5, 0.5, 0.25, 0.25, 0.5]);
+    let shape = AttnShape { n_heads: 1, n_kv_heads: 1, d_head: 2, n_past: 0, n_tokens: 3 };
+    assert_eq!(down(&gpu, gpu.argmax_keys(&even, shape, 1..3, 1)), [1.0], "the first among equals");
+}
+
+#[test]
+fn edits_agree_and_change_no_bit_at_neutral_settings() {
+    let gpu = gpu();
+    let x = values(9 * 30, 1);
+    let rows = [1, 4, 7];
+    let direction: Vec<f32> = values(12, 5);
+    let edits = [
+        RowEdit::Scale(0.0),
+        RowEdit::Scale(1.0),
+        RowEdit::Scale(-1.5),
+        RowEdit::Replace(values(36, 2)),
+        RowEdit::Repeat(values(12, 3)),
+        RowEdit::ProjectOut { direction: direction.clone(), strength: 1.0 },
+        RowEdit::ProjectOut { direction, strength: 0.0 },
+    ];
+    for edit in &edits {
+        let wanted = Cpu.edit_rows(x.clone(), 30, &rows, 5..17, edit);
+        let on_device = edit.with(|values| up(&gpu, values));
+        let got = down(&gpu, gpu.edit_rows(up(&gpu, &x), 30, &rows, 5..17, &on_device));
+        assert_close("edit_rows", &got, &wanted, 1e-6);
+        if wanted == x {
+            assert_eq!(got, x, "{edit:?} changes nothing");
+        }
+        // What somebody else holds stays as it is.
+        let shared = up(&gpu, &x);
+        drop(gpu.edit_rows(shared.clone(), 30, &rows, 5..17, &on_device));
+        assert_eq!(down(&gpu, shared), x);
+    }
+    let shape = AttnShape { n_past: 2, ..SHAPE };
+    let queries = 5..30;
+    let weights: Vec<f32> = values(4 * 25 * 41, 4).iter().map(|w| w.abs()).collect();
+    let whole_pattern = values(41 * 41, 6);
+    let targets =
+        [PatternTarget::Identity, PatternTarget::Uniform, PatternTarget::First, PatternTarget::Previous];
+    let towards = targets
+        .into_iter()
+        .flat_map(|target| [0.0, 0.4, 1.0].map(|strength| AttentionEdit::Towards(target, strength)));
+    let others = [
+        AttentionEdit::Divide(1.0),
+        AttentionEdit::Divide(0.3),
+        AttentionEdit::Mask(vec![(6, 2), (6, 3), (29, 29), (40, 1)]),
+        AttentionEdit::Mask(Vec::new()),
+        AttentionEdit::Replace(whole_pattern),
+    ];
+    for edit in towards.chain(others) {
+        for positions in [None, Some(&[6, 12, 35][..]), Some(&[1][..])] {
+            let wanted = Cpu.edit_attention(weights.clone(), shape, queries.clone(), 2, &edit, positions);
+            let on_device = up(&gpu, &weights);
+            let got = gpu.edit_attention(on_device, shape, queries.clone(), 2, &edit, positions);
+            let got = down(&gpu, got);
+            assert_close("edit_attention", &got, &wanted, 1e-6);
+            if wanted == weights {
+                assert_eq!(got, weights, "{edit:?} changes nothing");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_masked_key_gets_nothing_and_its_row_sums_to_one() {
+    let gpu = gpu();
+    let shape = AttnShape { n_heads: 1, n_kv_heads: 1, d_head: 2, n_past: 0, n_tokens: 3 };
+    let scores = up(&gpu, &[0.5, 0.0, 0.0, 0.5, -1.0, 0.0, 0.1, 0.2, 0.3]);
+    let masked = gpu.edit_attention(scores, shape, 0..3, 0, &AttentionEdit::Mask(vec![(2, 1)]), None);
+    let pattern = down(&gpu, gpu.softmax(&masked, shape, 0..3));
+    assert_eq!(pattern[7], 0.0);
+    assert!((pattern[6..].iter().sum::<f32>() - 1.0).abs() < 1e-6);
+}
+
+#[test]
+fn memory_is_used_again_and_what_is_shared_is_not() {
+    let gpu = gpu();
+    let x = up(&gpu, &values(4096, 1));
+    let mut sum = gpu.add(&x, &x);
+    for _ in 0..100 {
+        sum = gpu.add(&sum, &x);
+    }
+    let held = gpu.allocated_bytes();
+    assert!(held <= 4 * 4096 * 4, "{held} bytes for three buffers of 16 KiB");
+    let wanted: Vec<f32> = values(4096, 1).iter().map(|x| (1..102).fold(*x, |sum, _| sum + x)).collect();
+    assert_eq!(down(&gpu, sum), wanted, "also across several batches of commands");
+}
+
+#[test]
+fn a_lost_device_says_so() {
+    let gpu = gpu();
+    let x = up(&gpu, &[1.0, 2.0]);
+    gpu.lose();
+    let error = pollster::block_on(gpu.download_one(gpu.add(&x, &x))).expect_err("the device is gone");
+    assert!(matches!(error, DeviceError::Lost(_) | DeviceError::Refused(_)), "{error}");
+}
+
+#[test]
+fn a_wrong_factor_in_one_kernel_is_seen() {
+    let broken = pollster::block_on(WebGpu::open(Wanted { software: true, broken: true })).expect("opens");
+    let (x, y) = (values(64, 1), values(64, 2));
+    let got = down(&broken, broken.swiglu(&up(&broken, &x), &up(&broken, &y)));
+    let wanted = Cpu.swiglu(&x, &y);
+    let worst = got.iter().zip(&wanted).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(worst > 1e-3, "{worst}");
+}
+
+/// What a driver would refuse on some machine only: checked for every file, without a device.
+#[test]
+fn every_shader_is_valid_and_its_bindings_are_those_that_the_backend_lays_out() {
+    let mut entries = BTreeSet::new();
+    for (index, source) in SOURCES.iter().enumerate() {
+        let module = naga::front::wgsl::parse_str(source.wgsl)
+            .unwrap_or_else(|error| panic!("{}: {}", source.name, error.emit_to_string(source.wgsl)));
+        let flags = naga::valid::ValidationFlags::all();
+        let info = naga::valid::Validator::new(flags, naga::valid::Capabilities::empty())
+            .validate(&module)
+            .unwrap_or_else(|error| panic!("{}: {error:?}", source.name));
+        for (at, entry) in module.entry_points.iter().enumerate() {
+            // Kernels that differ in constants alone have the same bindings.
+            let facts = KERNELS.iter().find(|facts| facts.entry == entry.name);
+            let facts = facts.unwrap_or_else(|| panic!("no kernel uses {}", entry.name));
+            assert_eq!(facts.source, index, "{}", entry.name);
+            entries.insert(facts.entry);
+            let invocations: u32 = entry.workgroup_size.iter().product();
+            assert!(invocations <= 256, "{} has {invocations} invocations", entry.name);
+            let used = info.get_entry_point(at);
+            for (handle, variable) in module.global_variables.iter() {
+                let Some(binding) = &variable.binding else { continue };
+                let usage = used[handle];
+                if usage.is_empty() {
+                    continue;
+                }
+                let last = facts.n_inputs as u32 + 1;
+                match variable.space {
+                    naga::AddressSpace::Uniform => assert_eq!(binding.binding, 0),
+                    naga::AddressSpace::Storage { access } => {
+                        let writes = access.contains(naga::StorageAccess::STORE);
+                        assert_eq!(
+                            writes,
+                            binding.binding == last,
+                            "{} binding {}",
+                            entry.name,
+                            binding.binding
+                        );
+                        assert!((1..=last).contains(&binding.binding), "{}", entry.name);
+                    }
+                    space => panic!("{} binds {space:?}", entry.name),
+                }
+            }
+        }
+    }
+    let known: BTreeSet<_> = KERNELS.iter().map(|facts| facts.entry).collect();
+    assert_eq!(entries, known);
+    for (index, facts) in KERNELS.iter().enumerate() {
+        assert_eq!(facts.kernel as usize, index, "{} stands elsewhere in `Kernel`", facts.entry);
+    }
+}
