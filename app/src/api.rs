@@ -17,14 +17,14 @@ use wasm_bindgen_futures::future_to_promise;
 use crate::client::Client;
 use crate::link::Link;
 use crate::models::{manifest, source_of};
-use crate::protocol::{Call, ErrorReport, Reply};
+use crate::protocol::{BackendChoice, Call, ErrorReport, Reply};
 
 /// Argument of `load`.
 #[derive(Deserialize)]
 struct LoadArgs {
     model: String,
     #[serde(default)]
-    backend: Option<String>,
+    backend: Option<BackendChoice>,
 }
 
 /// Second argument of `tokenize`.
@@ -168,10 +168,9 @@ pub fn install(client: &Client, host: Host) {
             if let Some(why) = why_fixed {
                 return Err(ErrorReport { code: "locked".to_owned(), ..bad_request(why) });
             }
-            check_backend(args.backend.as_deref())?;
             let unknown =
                 || bad_request(&format!("there is no model \"{}\"; see headlight.models()", args.model));
-            client.choose_model(source_of(&args.model).ok_or_else(unknown)?).await
+            client.choose_model(source_of(&args.model).ok_or_else(unknown)?, args.backend).await
         }
     });
     method(&api, "tokenize", client, async |client, text: JsValue, options| {
@@ -259,19 +258,16 @@ pub fn install(client: &Client, host: Host) {
             _ => Err(unexpected()),
         }
     });
+    method(&debug, "breakGpu", client, async |client, _: JsValue, _| {
+        client.request(Call::BreakGpu).await.map(|_| ())
+    });
+    method(&debug, "loseGpu", client, async |client, _: JsValue, _| {
+        client.request(Call::LoseGpu).await.map(|_| ())
+    });
     set(&api, "debug", &debug);
     set(&js_sys::global(), "headlight", &api);
     if let (Some(window), Ok(event)) = (web_sys::window(), web_sys::Event::new("headlight-installed")) {
         let _ = window.dispatch_event(&event);
-    }
-}
-
-fn check_backend(backend: Option<&str>) -> Result<(), ErrorReport> {
-    match backend {
-        None | Some("auto" | "cpu") => Ok(()),
-        Some(other) => {
-            Err(bad_request(&format!("this build has no backend \"{other}\"; use \"cpu\" or \"auto\"")))
-        }
     }
 }
 

@@ -11,7 +11,8 @@ use web_sys::{ErrorEvent, MessageEvent, Worker, WorkerOptions, WorkerType};
 
 use crate::live::NewestWins;
 use crate::protocol::{
-    Call, ErrorReport, Event, ModelSource, PROTOCOL, Progress, Reply, Request, View, ViewRequest,
+    BackendChoice, Call, EngineReport, ErrorReport, Event, ModelSource, PROTOCOL, Progress, Reply, Request,
+    View, ViewRequest,
 };
 use crate::sharing::{Machine, Together, n_workers, parts, whole};
 
@@ -68,7 +69,14 @@ pub enum ClientEvent {
     /// No worker can be started.
     Dead(ErrorReport),
     /// A script asked for a model: to be loaded by the page, so that it shows.
-    ChooseModel(ModelSource),
+    ChooseModel {
+        /// The model.
+        source: ModelSource,
+        /// What to compute on, if it says.
+        backend: Option<BackendChoice>,
+    },
+    /// Another engine answers from now on.
+    Engine(EngineReport),
 }
 
 /// A loaded model, as the worker reports it.
@@ -76,6 +84,8 @@ pub enum ClientEvent {
 pub struct Loaded {
     /// The model.
     pub info: ModelInfo,
+    /// What computes it.
+    pub engine: EngineReport,
     /// Whether it is in the cache now.
     pub cached: bool,
     /// Why not, if it should be.
@@ -112,6 +122,8 @@ struct Inner {
     load_waiters: RefCell<Vec<(Option<String>, oneshot::Sender<LoadResult>)>>,
     /// What the worker holds, for others to load too.
     loaded: RefCell<Option<(ModelSource, ModelInfo)>>,
+    /// Whether a graphics device computes it.
+    is_on_gpu: Cell<bool>,
     on_event: RefCell<Option<Listener>>,
 }
 
@@ -268,6 +280,10 @@ impl Client {
                 self.settle(id, Ok(*reply));
             }
             Event::Failed { id, error } => self.settle(id, Err(error)),
+            Event::Engine(engine) => {
+                self.0.is_on_gpu.set(engine.is_gpu);
+                self.tell(ClientEvent::Engine(engine));
+            }
         }
     }
 
@@ -408,6 +424,8 @@ impl Client {
     /// How a sweep is shared, where that is worth it.
     fn shares_of(&self, request: &SweepRequest, n_wanted: Option<usize>) -> Option<Shares> {
         let (source, info) = self.0.loaded.borrow().clone()?;
+        // Workers share a sweep on the CPU; a graphics device has no use for them.
+        let n_wanted = n_wanted.or(self.0.is_on_gpu.get().then_some(1));
         let n_workers = n_wanted.unwrap_or_else(|| n_workers(machine(), &info, request));
         let n_heads = request.spec.layers.as_ref().map_or(info.n_layers, Vec::len) * info.n_heads;
         let parts = parts(request, info.n_layers, n_workers.clamp(1, info.n_layers));
@@ -466,7 +484,7 @@ impl Client {
         steering: &Steering,
         on_progress: Box<dyn FnMut(Progress)>,
     ) -> Answer {
-        self.load(source.clone(), |_| {}).await?;
+        self.load(source.clone(), BackendChoice::Cpu, |_| {}).await?;
         let (id, answer) = self.begin(Call::Sweep(request), on_progress);
         steering.add(self, id);
         answer.await
@@ -511,17 +529,20 @@ impl Client {
     pub async fn load(
         &self,
         source: ModelSource,
+        backend: BackendChoice,
         on_progress: impl FnMut(Progress) + 'static,
     ) -> Result<Loaded, ErrorReport> {
         // The newest load wins too.
         self.cancel_load();
         let model_id = source.id.clone();
-        let (id, receiver) = self.send(Call::Load(source.clone()), Some(Box::new(on_progress)));
+        let (id, receiver) =
+            self.send(Call::Load { source: source.clone(), backend }, Some(Box::new(on_progress)));
         self.0.load_id.set(id);
         let answer = match receiver.await {
-            Ok(Ok(Reply::Loaded { info, cached, cache_note })) => {
+            Ok(Ok(Reply::Loaded { info, engine, cached, cache_note })) => {
                 self.0.loaded.replace(Some((source, info.clone())));
-                Ok(Loaded { info, cached, cache_note })
+                self.0.is_on_gpu.set(engine.is_gpu);
+                Ok(Loaded { info, engine, cached, cache_note })
             }
             Ok(Ok(_)) => Err(error("protocol", "the engine answered something else; reload the page")),
             Ok(Err(error)) => Err(error),
@@ -552,10 +573,10 @@ impl Client {
     }
 
     /// Has the page load a model, and waits until it has.
-    pub async fn choose_model(&self, source: ModelSource) -> LoadResult {
+    pub async fn choose_model(&self, source: ModelSource, backend: Option<BackendChoice>) -> LoadResult {
         let (waiter, receiver) = oneshot::channel();
         self.0.load_waiters.borrow_mut().push((Some(source.id.clone()), waiter));
-        self.tell(ClientEvent::ChooseModel(source));
+        self.tell(ClientEvent::ChooseModel { source, backend });
         receiver.await.unwrap_or_else(|_| Err(error("cancelled", "another model was chosen")))
     }
 

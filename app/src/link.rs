@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use crate::lesson::Lesson;
 use crate::models::FIRST_MODEL;
-use crate::protocol::{ErrorReport, ModelFormat, PlacedEdit};
+use crate::protocol::{BackendChoice, ErrorReport, ModelFormat, PlacedEdit};
 use crate::state::edits::HeadSet;
 use crate::state::lab::LabSettings;
 use crate::state::settings::Settings;
@@ -164,20 +164,6 @@ impl Part {
             Self::Lesson => "lesson",
         }
     }
-}
-
-/// Which engine is wished for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(test, derive(ts_rs::TS))]
-#[serde(rename_all = "lowercase")]
-pub enum BackendChoice {
-    /// Whichever is best here.
-    #[default]
-    Auto,
-    /// The CPU.
-    Cpu,
-    /// WebGPU.
-    Webgpu,
 }
 
 /// What the sender saw, rounded to a millionth.

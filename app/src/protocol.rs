@@ -15,7 +15,7 @@ use headlight_core::script::ScriptRequest;
 use serde::{Deserialize, Serialize};
 
 /// Raised whenever a message changes its meaning; page and worker must agree.
-pub const PROTOCOL: u32 = 5;
+pub const PROTOCOL: u32 = 6;
 
 /// One request of the page.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -30,7 +30,12 @@ pub struct Request {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Call {
     /// Fetch (or take from the cache), check and load a model; replaces the loaded one only on success.
-    Load(ModelSource),
+    Load {
+        /// Where its files are.
+        source: ModelSource,
+        /// What it is to compute on.
+        backend: BackendChoice,
+    },
     /// Which of these manifest models are in this browser's cache.
     CachedModels(Vec<ModelSource>),
     /// Delete a model from this browser's cache.
@@ -88,6 +93,35 @@ pub enum Call {
     Resume(u32),
     /// End the worker with a panic: lets tests see the page recover.
     Crash,
+    /// Open graphics devices with a wrong kernel from now on: lets tests see the self-test catch it.
+    BreakGpu,
+    /// Give the graphics device up as if its driver had crashed: lets tests see the CPU take over.
+    LoseGpu,
+}
+
+/// Which engine is wished for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
+#[serde(rename_all = "lowercase")]
+pub enum BackendChoice {
+    /// Whichever is faster here and right.
+    #[default]
+    Auto,
+    /// The CPU.
+    Cpu,
+    /// WebGPU.
+    Webgpu,
+}
+
+/// What answers.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EngineReport {
+    /// Engine and precision, as in reports.
+    pub name: String,
+    /// Whether it is a graphics device.
+    pub is_gpu: bool,
+    /// Why it and no other, in a sentence.
+    pub why: String,
 }
 
 /// Where a model's files are.
@@ -233,6 +267,8 @@ pub enum Event {
         /// What is going on.
         progress: Progress,
     },
+    /// Another engine answers from now on, unasked.
+    Engine(EngineReport),
     /// A request's answer.
     Done {
         /// Which request.
@@ -299,6 +335,8 @@ pub enum Reply {
     Loaded {
         /// The model that is now loaded.
         info: ModelInfo,
+        /// What computes it.
+        engine: EngineReport,
         /// Whether it is (now) in this browser's cache.
         cached: bool,
         /// Why it could not be cached, if it was not and should have been.

@@ -29,9 +29,11 @@ use self::share::Shared;
 
 use crate::embed::EmbedFlags;
 use crate::import::Imported;
-use crate::link::{BackendChoice, Link, Part};
+use crate::link::{Link, Part};
 use crate::models::{FIRST_MODEL, ManifestModel, manifest};
-use crate::protocol::{Call, ErrorReport, ModelSource, Progress, View, ViewRequest};
+use crate::protocol::{
+    BackendChoice, Call, EngineReport, ErrorReport, ModelSource, Progress, View, ViewRequest,
+};
 use crate::view_model::colour::Theme;
 use crate::view_model::cut_text;
 use crate::view_model::lens::{Lens, report_scores};
@@ -80,6 +82,8 @@ pub struct CurrentModel {
     pub title: String,
     /// What it is.
     pub info: ModelInfo,
+    /// What computes it.
+    pub engine: EngineReport,
     /// Why it is not in the cache although it should be.
     pub cache_note: Option<String>,
     /// Where it came from, to load it again after a crash.
@@ -338,6 +342,10 @@ pub enum Msg {
     CachedKnown(Vec<String>),
     /// The user chose a model: of the manifest, or a local file by its `blob:` address.
     ChooseModel(ModelSource),
+    /// The user chose what to compute on; the model is loaded there.
+    ChooseBackend(BackendChoice),
+    /// Another engine answers from now on.
+    Engine(EngineReport),
     /// Progress of a load.
     LoadProgress {
         /// Which load.
@@ -351,6 +359,8 @@ pub enum Msg {
         load_id: u32,
         /// The model.
         info: ModelInfo,
+        /// What computes it.
+        engine: EngineReport,
         /// Whether it is in the cache now.
         cached: bool,
         /// Why not, if it should be.
@@ -464,6 +474,8 @@ pub enum Task {
         load_id: u32,
         /// Which.
         source: ModelSource,
+        /// What to compute on.
+        backend: BackendChoice,
     },
     /// Stop loading.
     CancelLoad,
@@ -527,13 +539,26 @@ pub fn update(state: &mut AppState, msg: Msg) -> Vec<Task> {
             });
             load(state, source)
         }
+        Msg::ChooseBackend(backend) => {
+            state.backend = backend;
+            let live = state.model.as_ref().filter(|model| model.is_live);
+            live.map(|model| model.source.clone()).map_or_else(Vec::new, |source| load(state, source))
+        }
+        Msg::Engine(engine) => {
+            if let Some(model) = &mut state.model {
+                model.engine = engine;
+            }
+            Vec::new()
+        }
         Msg::LoadProgress { load_id, progress } => {
             if let Some(loading) = state.loading.as_mut().filter(|loading| loading.load_id == load_id) {
                 loading.progress = Some(progress);
             }
             Vec::new()
         }
-        Msg::Loaded { load_id, info, cached, cache_note } => loaded(state, load_id, info, cached, cache_note),
+        Msg::Loaded { load_id, info, engine, cached, cache_note } => {
+            loaded(state, load_id, info, engine, cached, cache_note)
+        }
         Msg::LoadFailed { load_id, error } => load_failed(state, load_id, error),
         Msg::CancelLoad => state.loading.take().map_or_else(Vec::new, |_| {
             let mut tasks = vec![Task::CancelLoad];
@@ -653,13 +678,14 @@ fn load(state: &mut AppState, source: ModelSource) -> Vec<Task> {
     stops.extend(lab::stop_all(state));
     let (load_id, title) = (state.load_id, state.title_of(&source.id));
     state.loading = Some(LoadingModel { load_id, source: source.clone(), title, progress: None });
-    stops.into_iter().chain([Task::Load { load_id, source }]).collect()
+    stops.into_iter().chain([Task::Load { load_id, source, backend: state.backend }]).collect()
 }
 
 fn loaded(
     state: &mut AppState,
     load_id: u32,
     info: ModelInfo,
+    engine: EngineReport,
     cached: bool,
     cache_note: Option<String>,
 ) -> Vec<Task> {
@@ -674,6 +700,7 @@ fn loaded(
         id: loading.source.id.clone(),
         title: loading.title,
         info,
+        engine,
         cache_note,
         source: loading.source,
         is_live: true,

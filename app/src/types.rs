@@ -23,9 +23,9 @@ use headlight_core::script::{Library, ScriptRequest};
 use ts_rs::{Config, TS};
 
 use crate::lesson::{AnswerKind, AnswerSheet, Answered, Lesson, Lock, Question};
-use crate::link::{BackendChoice, Link, LinkedModel, Numbers, Part};
+use crate::link::{Link, LinkedModel, Numbers, Part};
 use crate::models::ManifestModel;
-use crate::protocol::{EditWhere, ErrorReport, ModelFormat, PlacedEdit};
+use crate::protocol::{BackendChoice, EditWhere, ErrorReport, ModelFormat, PlacedEdit};
 use crate::state::edits::HeadSet;
 use crate::state::lab::LabSettings;
 use crate::state::settings::{CustomPattern, RetrievalSettings, Settings, StimulusChoice};

@@ -98,9 +98,9 @@ impl Engine {
         self.backend.name()
     }
 
-    /// Where it computes.
-    pub fn device(&self) -> &Device {
-        &self.backend
+    /// Whether a graphics device computes.
+    pub fn is_on_gpu(&self) -> bool {
+        matches!(self.backend, Device::WebGpu(_))
     }
 
     /// The BOS that a policy puts first, if it puts one.

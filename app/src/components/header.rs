@@ -3,7 +3,8 @@
 use leptos::prelude::*;
 
 use super::{page, picker::ModelPicker, share::Share, theme::ThemeToggle};
-use crate::state::WorkerState;
+use crate::protocol::{BackendChoice, EngineReport};
+use crate::state::{Msg, WorkerState};
 
 /// The page's header.
 #[component]
@@ -24,24 +25,34 @@ pub fn Header() -> impl IntoView {
     }
 }
 
-/// Which engine answers, and whether it does.
+/// What the user can have the model computed on.
+const CHOICES: [(BackendChoice, &str); 3] =
+    [(BackendChoice::Auto, "auto"), (BackendChoice::Cpu, "CPU"), (BackendChoice::Webgpu, "WebGPU")];
+
+fn choice_of(label: &str) -> BackendChoice {
+    CHOICES.into_iter().find(|(_, known)| *known == label).map_or(BackendChoice::Auto, |(choice, _)| choice)
+}
+
+/// Which engine answers and why, whether it does, and the switch to another.
 #[component]
 pub fn EngineBadge() -> impl IntoView {
     let page = page();
     let worker = page.select(|state| state.worker.clone());
-    let engine = page.select(|state| state.view.as_ref().map(|view| view.run.provenance.engine.clone()));
+    let engine =
+        page.select(|state| state.model.as_ref().map(|model| model.engine.clone()).unwrap_or_default());
+    let choice = page.select(|state| state.backend);
     let is_ready = move || matches!(worker.get(), WorkerState::Ready { .. });
     let text = move || match worker.get() {
         WorkerState::Starting => "engine starting".to_owned(),
+        WorkerState::Ready { .. } if engine.with(|engine| engine.is_gpu) => "WebGPU · f32".to_owned(),
         WorkerState::Ready { .. } => "CPU · SIMD · exact f32".to_owned(),
         WorkerState::Dead => "engine stopped".to_owned(),
     };
     let title = move || match worker.get() {
         WorkerState::Ready { build } => {
-            let engine = engine.get().unwrap_or_else(|| "cpu-f32".to_owned());
+            let EngineReport { name, why, .. } = engine.get();
             format!(
-                "Engine {engine}, build {build}: one thread of WebAssembly with SIMD, f32 arithmetic on dequantised \
-                 weights. Everything runs in this browser; nothing is uploaded."
+                "Engine {name}, build {build}: {why}. Everything runs in this browser; nothing is uploaded."
             )
         }
         _ => String::new(),
@@ -55,6 +66,20 @@ pub fn EngineBadge() -> impl IntoView {
                 aria-hidden="true"
             ></span>
             {text}
+            <select
+                aria-label="Compute on"
+                data-testid="backend-choice"
+                on:change=move |event| page.send(Msg::ChooseBackend(choice_of(&event_target_value(&event))))
+            >
+                {CHOICES
+                    .map(|(value, label)| {
+                        view! {
+                            <option value=label selected=move || choice.get() == value>
+                                {label}
+                            </option>
+                        }
+                    })}
+            </select>
         </span>
     }
 }

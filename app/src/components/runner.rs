@@ -14,7 +14,7 @@ use crate::api::{self, Host, Topic, WithNumbers};
 use crate::client::{Client, ClientEvent, Steering};
 use crate::download;
 use crate::export;
-use crate::protocol::{Call, ErrorReport, ModelSource, Reply, ViewRequest};
+use crate::protocol::{BackendChoice, Call, ErrorReport, ModelSource, Reply, ViewRequest};
 use crate::state::job::JobEvent;
 use crate::state::lesson::Fixed;
 use crate::state::{Msg, Task};
@@ -34,7 +34,7 @@ impl Runner {
     pub fn start(&mut self, page: Page) {
         let client = Client::start(move |event| {
             // Later: the client is still busy with what it tells.
-            spawn_local(async move { page.send(message_of(event)) });
+            spawn_local(async move { messages_of(event).into_iter().for_each(|msg| page.send(msg)) });
         });
         api::install(&client, host(page));
         self.client = Some(client);
@@ -49,7 +49,7 @@ impl Runner {
                 self.newest_view.set(0);
                 client.cancel_view();
             }
-            Task::Load { load_id, source } => load(page, client, load_id, source),
+            Task::Load { load_id, source, backend } => load(page, client, load_id, source, backend),
             Task::CancelLoad => client.cancel_load(),
             Task::LookIntoCache(sources) => spawn_local(look_into_cache(page, client, sources)),
             Task::DeleteCached(source) => spawn_local(async move {
@@ -137,13 +137,14 @@ impl Runner {
     }
 }
 
-fn load(page: Page, client: Client, load_id: u32, source: ModelSource) {
+fn load(page: Page, client: Client, load_id: u32, source: ModelSource, backend: BackendChoice) {
     let on_progress = move |progress| page.send(Msg::LoadProgress { load_id, progress });
     spawn_local(async move {
-        page.send(match client.load(source, on_progress).await {
+        page.send(match client.load(source, backend, on_progress).await {
             Ok(loaded) => Msg::Loaded {
                 load_id,
                 info: loaded.info,
+                engine: loaded.engine,
                 cached: loaded.cached,
                 cache_note: loaded.cache_note,
             },
@@ -196,11 +197,14 @@ async fn look_into_cache(page: Page, client: Client, sources: Vec<ModelSource>) 
     }
 }
 
-fn message_of(event: ClientEvent) -> Msg {
+fn messages_of(event: ClientEvent) -> Vec<Msg> {
     match event {
-        ClientEvent::Ready { build } => Msg::WorkerReady { build },
-        ClientEvent::Crashed(error) => Msg::WorkerCrashed(error),
-        ClientEvent::Dead(error) => Msg::WorkerDead(error),
-        ClientEvent::ChooseModel(source) => Msg::ChooseModel(source),
+        ClientEvent::Ready { build } => vec![Msg::WorkerReady { build }],
+        ClientEvent::Crashed(error) => vec![Msg::WorkerCrashed(error)],
+        ClientEvent::Dead(error) => vec![Msg::WorkerDead(error)],
+        ClientEvent::ChooseModel { source, backend } => {
+            backend.map(Msg::ChooseBackend).into_iter().chain([Msg::ChooseModel(source)]).collect()
+        }
+        ClientEvent::Engine(engine) => vec![Msg::Engine(engine)],
     }
 }

@@ -5,8 +5,8 @@ use headlight_core::ids::HeadId;
 
 use super::detection::{Again, DetectionStage, Outdated, forget_detections, start_detector};
 use super::{AppState, Problem, Remedy, Task, WorkerState, lab, load, load_first, run};
-use crate::link::{BackendChoice, Link, LinkedModel, Numbers};
-use crate::protocol::{ErrorReport, ModelFormat, ModelSource};
+use crate::link::{Link, LinkedModel, Numbers};
+use crate::protocol::{BackendChoice, ErrorReport, ModelFormat, ModelSource};
 use crate::view_model::lens::Lens;
 use crate::view_model::measure::score_of;
 use crate::view_model::{percent_text, token_text};
@@ -233,9 +233,6 @@ pub(super) fn open(state: &mut AppState, link: Link) -> Vec<Task> {
         Some(lens) => state.lens = lens,
         None => misfits.push(format!("This page has no “{}” to colour the map by.", link.lens)),
     }
-    if link.backend == BackendChoice::Webgpu {
-        misfits.push("The link asks for WebGPU, which this page does not have; the CPU answers.".to_owned());
-    }
     let asks_anew = state.bos != link.bos || state.settings != link.detectors;
     let mut tasks = if asks_anew { forget_detections(state) } else { Vec::new() };
     state.prompt.clone_from(&link.prompt);
@@ -328,7 +325,11 @@ pub(super) fn model_came(state: &mut AppState) {
 /// Shows what of a link is about the loaded model.
 fn apply(state: &mut AppState, link: Link) {
     let mut misfits = Vec::new();
-    let Some(info) = state.model.as_ref().map(|model| model.info.clone()) else { return };
+    let Some(model) = &state.model else { return };
+    let info = model.info.clone();
+    if link.backend == BackendChoice::Webgpu && !model.engine.is_gpu {
+        misfits.push(format!("The link asks for WebGPU; the CPU answers: {}.", model.engine.why));
+    }
     let shape = format!("this model has {} layers of {} heads", info.n_layers, info.n_heads);
     state.selected = link.head.filter(|&head| state.has_head(head));
     if let Some(head) = link.head.filter(|_| state.selected.is_none()) {

@@ -86,7 +86,16 @@ pub(super) fn loaded_state() -> AppState {
     let mut state = AppState::default();
     update(&mut state, Msg::WorkerReady { build: "1".to_owned() });
     let load_id = load_id(&state);
-    update(&mut state, Msg::Loaded { load_id, info: info(), cached: false, cache_note: None });
+    update(
+        &mut state,
+        Msg::Loaded {
+            load_id,
+            info: info(),
+            engine: EngineReport::default(),
+            cached: false,
+            cache_note: None,
+        },
+    );
     state
 }
 
@@ -111,7 +120,16 @@ fn the_bundled_model_opens_first_and_the_prompt_runs() {
         tasks.iter().any(|task| matches!(task, Task::Load { source, .. } if source.id == "induction-2l"))
     );
     let load_id = load_id(&state);
-    let tasks = update(&mut state, Msg::Loaded { load_id, info: info(), cached: false, cache_note: None });
+    let tasks = update(
+        &mut state,
+        Msg::Loaded {
+            load_id,
+            info: info(),
+            engine: EngineReport::default(),
+            cached: false,
+            cache_note: None,
+        },
+    );
     assert_eq!(view_task(&tasks).map(|(_, request)| request.text.as_str()), Some(FIRST_PROMPT));
 }
 
@@ -221,7 +239,16 @@ fn a_crash_keeps_prompt_and_ablations_and_the_model_comes_back() {
     update(&mut state, Msg::WorkerReady { build: "1".to_owned() });
     assert!(state.problem.is_some(), "the banner stays until it is read");
     let load_id = load_id(&state);
-    let tasks = update(&mut state, Msg::Loaded { load_id, info: info(), cached: false, cache_note: None });
+    let tasks = update(
+        &mut state,
+        Msg::Loaded {
+            load_id,
+            info: info(),
+            engine: EngineReport::default(),
+            cached: false,
+            cache_note: None,
+        },
+    );
     let request = view_task(&tasks).map(|(_, request)| request.clone()).expect("a run");
     assert_eq!((request.text.as_str(), request.edits.len()), ("mine", 1));
 }
@@ -255,7 +282,10 @@ fn another_model_forgets_heads_of_the_old_one() {
     update(&mut state, Msg::ChooseModel(source));
     let other = ModelInfo { sha256: "bb".to_owned(), ..info() };
     let load_id = load_id(&state);
-    update(&mut state, Msg::Loaded { load_id, info: other, cached: true, cache_note: None });
+    update(
+        &mut state,
+        Msg::Loaded { load_id, info: other, engine: EngineReport::default(), cached: true, cache_note: None },
+    );
     assert_eq!((state.selected, state.edits.list.len()), (None, 0));
 }
 
@@ -339,7 +369,10 @@ fn another_model_or_bos_forgets_detections_and_runs_the_lens_anew() {
     assert!(tasks.contains(&Task::StopJob(second)), "it must not hold the old model in memory");
     let load_id = load_id(&state);
     let info = ModelInfo { sha256: "bb".to_owned(), ..info() };
-    let tasks = update(&mut state, Msg::Loaded { load_id, info, cached: true, cache_note: None });
+    let tasks = update(
+        &mut state,
+        Msg::Loaded { load_id, info, engine: EngineReport::default(), cached: true, cache_note: None },
+    );
     assert!(detect_task(&tasks).is_some_and(|(id, _)| id > second));
 }
 

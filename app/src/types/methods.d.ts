@@ -22,7 +22,7 @@ export interface HeadlightError extends Error {
 /** Methods of window.headlight on the page; of a <headlight-view>, and of an embed by postMessage. */
 export interface HeadlightMethods {
   models(): Promise<Array<ManifestModel>>;
-  load(args: { model: string; backend?: "auto" | "cpu" }): Promise<ModelInfo>;
+  load(args: { model: string; backend?: BackendChoice }): Promise<ModelInfo>;
   tokenize(text: string, options?: { bos?: BosPolicy }): Promise<TokensReport>;
   run(args: Args<RunRequest>): Promise<RunReport>;
   patterns(args: Args<RunRequest> & { head: HeadId }): Promise<PatternReport>;

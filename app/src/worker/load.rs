@@ -1,21 +1,28 @@
 //! From a [`ModelSource`] to an engine: find the bytes, check them, unpack them.
 
 use std::cell::RefCell;
-use std::rc::Rc;
 
-use headlight_core::engine::{Engine, Loading};
+use headlight_core::backend::Device;
+use headlight_core::engine::{Engine, Loading, Want};
+use headlight_core::error::Error;
 
 use super::cancel::Breather;
 use super::fetch::{self, Fetched};
+use super::now_ms;
 use super::post::{self, Reporter};
 use super::session::Session;
-use crate::protocol::{ErrorReport, ModelFormat, ModelSource, Reply, Stage};
+use crate::protocol::{BackendChoice, EngineReport, ErrorReport, ModelFormat, ModelSource, Reply, Stage};
 
 /// From this size on the loaded model makes room before the next one is unpacked.
 const LARGE_BYTES: usize = 64 << 20;
 
 /// Loads a model; the loaded one stays when this fails before unpacking.
-pub async fn load(session: &RefCell<Session>, id: u32, source: ModelSource) -> Result<Reply, ErrorReport> {
+pub async fn load(
+    session: &RefCell<Session>,
+    id: u32,
+    source: ModelSource,
+    backend: BackendChoice,
+) -> Result<Reply, ErrorReport> {
     let mut cached = false;
     let mut cache_note = None;
     let mut n_bytes = 0;
@@ -42,20 +49,84 @@ pub async fn load(session: &RefCell<Session>, id: u32, source: ModelSource) -> R
     if n_bytes > LARGE_BYTES {
         session.borrow_mut().clear();
     }
-    let engine = unpack(id, loading).await?;
+    let (engine, cpu, report) = engines(session, id, loading, backend).await?;
     let info = engine.info().clone();
-    session.borrow_mut().replace(Rc::new(engine));
-    Ok(Reply::Loaded { info, cached, cache_note })
+    session.borrow_mut().replace(engine, cpu);
+    Ok(Reply::Loaded { info, engine: report, cached, cache_note })
 }
 
-async fn unpack(id: u32, mut loading: Loading) -> Result<Engine, ErrorReport> {
+/// The engine that is to answer, the same model on the CPU where that is another one, and why it is this one.
+async fn engines(
+    session: &RefCell<Session>,
+    id: u32,
+    loading: Loading,
+    backend: BackendChoice,
+) -> Result<(Engine, Option<Engine>, EngineReport), ErrorReport> {
+    let gpu = match backend {
+        BackendChoice::Cpu => Err("the CPU was chosen".to_owned()),
+        BackendChoice::Auto => Session::gpu(session, false).await,
+        BackendChoice::Webgpu => Session::gpu(session, true).await,
+    };
+    let on_cpu = |cpu: Engine, why: String| {
+        let report = EngineReport { name: cpu.engine_name(), is_gpu: false, why };
+        Ok((cpu, None, report))
+    };
+    let gpu = match gpu {
+        Ok(gpu) => gpu,
+        Err(why) => {
+            let cpu = unpack(id, loading).await?.remove(0);
+            return on_cpu(cpu, why);
+        }
+    };
+    let devices = vec![Device::default(), Device::WebGpu(gpu)];
+    let mut engines = unpack(id, loading.onto(devices)).await?;
+    let (Some(gpu), Some(cpu)) = (engines.pop(), engines.pop()) else { unreachable!("two devices") };
+    let name = gpu.engine_name();
+    let test = match gpu.self_test(&cpu).await {
+        Ok(test) => test,
+        Err(error) => return on_cpu(cpu, format!("{name} failed its self-test: {error}")),
+    };
+    if !test.passed() {
+        let why = format!(
+            "{name} computes other numbers than the CPU (a logit differs by {}, {} is allowed), so it is not used",
+            test.max_difference, test.tolerance
+        );
+        return on_cpu(cpu, why);
+    }
+    let agrees = format!("its self-test agrees with the CPU's logits within {:.0e}", test.max_difference);
+    if backend == BackendChoice::Webgpu {
+        let report = EngineReport { name, is_gpu: true, why: format!("WebGPU was chosen; {agrees}") };
+        return Ok((gpu, Some(cpu), report));
+    }
+    let (gpu_ms, cpu_ms) = (run_ms(&gpu).await?, run_ms(&cpu).await?);
+    let measured = format!("{N_CHOICE_TOKENS} tokens take it {gpu_ms:.0} ms and the CPU {cpu_ms:.0} ms");
+    if gpu_ms > cpu_ms {
+        return on_cpu(cpu, format!("{name} is slower here: {measured}"));
+    }
+    let report = EngineReport { name, is_gpu: true, why: format!("{measured}; {agrees}") };
+    Ok((gpu, Some(cpu), report))
+}
+
+/// Tokens of the run that decides between two engines.
+const N_CHOICE_TOKENS: usize = 32;
+
+/// How long a short run takes.
+async fn run_ms(engine: &Engine) -> Result<f64, ErrorReport> {
+    let failed = |error: Error| post::engine_error(&error);
+    let request = engine.bench_request(N_CHOICE_TOKENS.min(engine.info().n_ctx));
+    let start_ms = now_ms();
+    engine.start(&request, Want::default()).map_err(failed)?.finish(engine).await.map_err(failed)?;
+    Ok(now_ms() - start_ms)
+}
+
+async fn unpack(id: u32, mut loading: Loading) -> Result<Vec<Engine>, ErrorReport> {
     let mut reporter = Reporter::new(id, Stage::Unpack);
     let mut breather = Breather::new(id);
     while !loading.step().map_err(|error| post::engine_error(&error))? {
         reporter.report(loading.n_done() as u64, Some(loading.n_total() as u64));
         breather.breathe().await?;
     }
-    loading.finish().map_err(|error| post::engine_error(&error))
+    loading.finish_all().map_err(|error| post::engine_error(&error))
 }
 
 /// The first of the source's addresses that answers with the right bytes.

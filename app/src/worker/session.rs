@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
 
+use headlight_core::backend::webgpu::{Wanted, WebGpu};
 use headlight_core::engine::{EffectTask, Engine, Job, PatternsWanted, RunOutcome, RunTask, Want};
 use headlight_core::error::Error;
 use headlight_core::hooks::Intervention;
@@ -17,7 +18,9 @@ use headlight_core::report::{
 use super::cancel::{self, Breather};
 use super::post::{self, Reporter};
 use super::{fetch, load, now_ms};
-use crate::protocol::{Call, Comparison, ErrorReport, ModelSource, Reply, Stage, View, ViewRequest};
+use crate::protocol::{
+    Call, Comparison, EngineReport, ErrorReport, Event, ModelSource, Reply, Stage, View, ViewRequest,
+};
 
 /// Runs that are kept, so that a click on another head or a toggled edit needs no new one.
 const N_KEPT_RUNS: usize = 3;
@@ -32,6 +35,12 @@ const N_KEPT_SWEEPS: usize = 8;
 #[derive(Default)]
 pub struct Session {
     engine: Option<Rc<Engine>>,
+    /// The same model on the CPU, where `engine` is on a graphics device.
+    cpu: Option<Rc<Engine>>,
+    /// The graphics device, once it was opened.
+    gpu: Option<Rc<WebGpu>>,
+    /// Whether devices are opened with a wrong kernel, for tests.
+    breaks_gpu: bool,
     runs: VecDeque<KeptRun>,
     sweeps: VecDeque<SweepReport>,
     view_id: Option<u32>,
@@ -46,13 +55,35 @@ struct KeptRun {
 impl Session {
     /// Lets go of the engine and of everything that it computed.
     pub fn clear(&mut self) {
-        *self = Self { view_id: self.view_id, ..Self::default() };
+        let (gpu, breaks_gpu) = (self.gpu.take(), self.breaks_gpu);
+        *self = Self { view_id: self.view_id, gpu, breaks_gpu, ..Self::default() };
     }
 
-    /// Takes a new engine in place of the old.
-    pub fn replace(&mut self, engine: Rc<Engine>) {
+    /// Takes a new engine in place of the old, with the same model on the CPU where that is another one.
+    pub fn replace(&mut self, engine: Engine, cpu: Option<Engine>) {
         self.clear();
-        self.engine = Some(engine);
+        self.engine = Some(Rc::new(engine));
+        self.cpu = cpu.map(Rc::new);
+    }
+
+    /// Puts the CPU in the place of `failed`, unless that has happened already; false when there is nothing to put there.
+    fn fall_back(&mut self, failed: Option<Rc<Engine>>, error: &ErrorReport) -> bool {
+        let is_answering = |failed: &Rc<Engine>| self.engine.as_ref().is_some_and(|e| Rc::ptr_eq(e, failed));
+        if failed.as_ref().is_some_and(|failed| !is_answering(failed)) {
+            return true;
+        }
+        let Some(cpu) = self.cpu.take() else { return false };
+        let report = EngineReport {
+            name: cpu.engine_name(),
+            is_gpu: false,
+            why: format!("{}: the CPU took over and computed it again", error.message),
+        };
+        self.clear();
+        self.engine = Some(cpu);
+        // A device that failed once is not used again, unless somebody asks for it.
+        self.gpu = None;
+        post::event(&Event::Engine(report));
+        true
     }
 
     fn engine(&self) -> Result<Rc<Engine>, ErrorReport> {
@@ -72,6 +103,18 @@ impl Session {
         self.runs.truncate(N_KEPT_RUNS);
     }
 
+    /// The graphics device, opened when it was not; why not, when there is none to use.
+    pub async fn gpu(session: &RefCell<Self>, software: bool) -> Result<Rc<WebGpu>, String> {
+        let (gpu, broken) = (session.borrow().gpu.clone(), session.borrow().breaks_gpu);
+        if let Some(gpu) = gpu.filter(|gpu| software || !gpu.is_software()) {
+            return Ok(gpu);
+        }
+        let gpu = WebGpu::open(Wanted { software, broken }).await.map_err(|error| error.to_string())?;
+        let gpu = Rc::new(gpu);
+        session.borrow_mut().gpu = Some(Rc::clone(&gpu));
+        Ok(gpu)
+    }
+
     /// A newer view takes the place of the one under way.
     fn begin_view(&mut self, id: u32) {
         if let Some(older) = self.view_id.replace(id) {
@@ -88,10 +131,22 @@ impl Session {
     }
 }
 
-/// Answers one call.
+/// Answers one call. Where the graphics device fails, the CPU takes over and answers it afresh.
 pub async fn answer(session: &RefCell<Session>, id: u32, call: Call) -> Result<Reply, ErrorReport> {
+    let engine = session.borrow().engine.clone();
+    let error = match answer_once(session, id, call.clone()).await {
+        Err(error) if error.code.starts_with("device_") => error,
+        answer => return answer,
+    };
+    if !session.borrow_mut().fall_back(engine, &error) {
+        return Err(error);
+    }
+    answer_once(session, id, call).await
+}
+
+async fn answer_once(session: &RefCell<Session>, id: u32, call: Call) -> Result<Reply, ErrorReport> {
     match call {
-        Call::Load(source) => load::load(session, id, source).await,
+        Call::Load { source, backend } => load::load(session, id, source, backend).await,
         Call::CachedModels(sources) => Ok(Reply::Cached(cached_ids(sources).await)),
         Call::DeleteCached(source) => {
             if let Some(sha256) = &source.sha256 {
@@ -167,6 +222,17 @@ pub async fn answer(session: &RefCell<Session>, id: u32, call: Call) -> Result<R
         Call::Bench { prefill, repeats } => {
             let engine = session.borrow().engine()?;
             bench(&engine, id, &prefill, repeats).await.map(Reply::Bench)
+        }
+        Call::BreakGpu => {
+            let mut session = session.borrow_mut();
+            (session.gpu, session.breaks_gpu) = (None, true);
+            Ok(Reply::Deleted)
+        }
+        Call::LoseGpu => {
+            if let Some(gpu) = &session.borrow().gpu {
+                gpu.lose();
+            }
+            Ok(Reply::Deleted)
         }
         Call::Cancel(_) | Call::Pause(_) | Call::Resume(_) | Call::Crash => {
             unreachable!("answered as they arrive")
@@ -390,6 +456,7 @@ async fn bench(
         }
         speeds.push(PrefillSpeed::of_runs(n_tokens, runs_ms));
     }
-    let engine_name = format!("{} wasm32 simd128", engine.engine_name());
+    let on_cpu = if engine.is_on_gpu() { "" } else { " simd128" };
+    let engine_name = format!("{} wasm32{on_cpu}", engine.engine_name());
     Ok(BenchReport { engine: engine_name, model: engine.info().name.clone(), prefill: speeds })
 }

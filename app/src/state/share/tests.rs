@@ -4,7 +4,7 @@ use headlight_core::hooks::{Edit, Intervention};
 use headlight_core::report::TokenLogit;
 
 use super::*;
-use crate::protocol::{EditWhere, PlacedEdit};
+use crate::protocol::{EditWhere, EngineReport, PlacedEdit};
 use crate::state::edits::EditMsg;
 use crate::state::tests::{loaded_state, view};
 use crate::state::{Msg, update};
@@ -117,7 +117,8 @@ fn a_link_waits_for_its_model() {
         ..Link::default()
     };
     let tasks = update(&mut state, Msg::Open(Box::new(link.clone())));
-    let Some(Task::Load { load_id, source }) = tasks.iter().find(|task| matches!(task, Task::Load { .. }))
+    let Some(Task::Load { load_id, source, .. }) =
+        tasks.iter().find(|task| matches!(task, Task::Load { .. }))
     else {
         panic!("{tasks:?}")
     };
@@ -126,7 +127,16 @@ fn a_link_waits_for_its_model() {
     assert_eq!(state.link().model, link.model);
     let info = state.model.as_ref().map(|model| model.info.clone()).expect("a model");
     let info = headlight_core::report::ModelInfo { sha256: "other".to_owned(), ..info };
-    update(&mut state, Msg::Loaded { load_id: *load_id, info, cached: true, cache_note: None });
+    update(
+        &mut state,
+        Msg::Loaded {
+            load_id: *load_id,
+            info,
+            engine: EngineReport::default(),
+            cached: true,
+            cache_note: None,
+        },
+    );
     assert_eq!(state.edits.list, link.edits);
     assert!(state.opening.is_none());
 }
@@ -153,4 +163,21 @@ fn a_model_from_elsewhere_is_asked_about_and_a_local_one_explained() {
     assert!(
         state.problem.as_ref().is_some_and(|problem| problem.error.message.contains("open it under Models"))
     );
+}
+
+#[test]
+fn a_link_that_asks_for_webgpu_says_why_the_cpu_answers() {
+    let mut state = loaded_state();
+    let link = Link { backend: BackendChoice::Webgpu, ..state.link() };
+    if let Some(model) = &mut state.model {
+        model.engine.why = "no adapter".to_owned();
+    }
+    update(&mut state, Msg::Open(Box::new(link.clone())));
+    let misfits = |state: &AppState| state.shared.as_ref().map_or(0, |shared| shared.misfits.len());
+    assert_eq!(misfits(&state), 1, "{:?}", state.shared);
+    if let Some(model) = &mut state.model {
+        model.engine.is_gpu = true;
+    }
+    update(&mut state, Msg::Open(Box::new(link)));
+    assert_eq!(misfits(&state), 0, "{:?}", state.shared);
 }
