@@ -78,8 +78,16 @@ pub struct OvShape {
 /// Candidates as a layer's heads see them: `[n_candidates, n_heads * d_head]`, entry `(h, i)` is the logit that a unit
 /// of dimension `i` of head `h`'s z adds to the candidate (final gain included, its norm left out).
 pub fn candidates_seen<B: Backend>(ground: &Ground<'_, B>, layer: usize, unembed: &B::Buffer) -> Vec<f32> {
-    let w_o = ground.backend.matrix(&w_o_rows(ground, layer));
-    ground.backend.download(&ground.backend.matmul(unembed, &w_o))
+    candidates_seen_by(ground, &ground.backend.matrix(&w_o_rows(ground, layer)), unembed)
+}
+
+/// As [`candidates_seen`], of a layer whose [`w_o_rows`] the backend has taken.
+pub fn candidates_seen_by<B: Backend>(
+    ground: &Ground<'_, B>,
+    w_o: &B::Matrix,
+    unembed: &B::Buffer,
+) -> Vec<f32> {
+    ground.backend.download(&ground.backend.matmul(unembed, w_o))
 }
 
 /// Rows of W_U for some tokens with the final gain on them, `[n_tokens, d_model]`.
