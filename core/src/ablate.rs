@@ -48,6 +48,18 @@ pub enum AblateError {
     /// A sweep of no layer at all.
     #[error("the sweep names no layer; leave `layers` out to sweep all of them")]
     NoLayers,
+    /// A sweep of no set.
+    #[error("the sweep names no set of heads; give at least one, such as [[\"L5H1\", \"L6H9\"]]")]
+    NoSets,
+    /// A set without a head.
+    #[error("set {set} of the sweep names no head; give it at least one, or leave it out")]
+    EmptySetOfHeads {
+        /// Which, counting from 0.
+        set: usize,
+    },
+    /// Sets within some layers.
+    #[error("a sweep of sets has no layers to choose from; leave `layers` out")]
+    LayersOfSets,
     /// Too many logits to hold.
     #[error(
         "KL at {n_positions} positions needs {n_positions} whole distributions of the clean run in memory; give at most {most} positions"

@@ -9,6 +9,7 @@ pub mod doc;
 pub mod ov;
 pub mod stimulus;
 pub mod target;
+pub mod vocabulary;
 
 mod copying;
 mod copying_top1;
@@ -283,7 +284,7 @@ pub struct Task<B: Backend>(TaskOf<B>);
 enum TaskOf<B: Backend> {
     Attention(Box<AttentionTask<B>>),
     Copying(CopyingTask),
-    CopyAccuracy(CopyAccuracyTask),
+    CopyAccuracy(CopyAccuracyTask<B>),
     Successor(SuccessorTask<B>),
     Retrieval(Box<RetrievalTask<B>>),
 }
@@ -352,7 +353,7 @@ impl<B: Backend> Task<B> {
             },
             TaskOf::Copying(task) => task.finish(),
             TaskOf::CopyAccuracy(task) => task.finish(),
-            TaskOf::Successor(task) => task.finish(),
+            TaskOf::Successor(task) => task.finish(tokenizer),
             TaskOf::Retrieval(task) => task.finish(tokenizer),
         }
     }

@@ -93,6 +93,11 @@ impl Engine {
         &self.info
     }
 
+    /// The model's sizes.
+    pub fn config(&self) -> &crate::model::ModelConfig {
+        &self.model.config
+    }
+
     /// Backend and precision, such as `cpu-f32`.
     pub fn engine_name(&self) -> String {
         self.backend.name()

@@ -37,26 +37,73 @@ pub mod tolerance {
     pub const REAL_DLA_SUM: f32 = 1e-3;
     /// A restarted or batched pass against a full one: each row is the same sums in the same order.
     pub const RESTART: f32 = 1e-5;
+    /// An activation on a graphics device against the CPU's, as a part of the largest: a few hundred f32 sums in another order.
+    pub const DEVICE: f32 = 1e-5;
     /// Sums that must hold within one forward: rows of patterns, heads against the attention's output.
     pub const RECEIPT: f32 = 1e-4;
 }
 
-/// SmolLM2-135M, loaded once.
+/// Environment variable that says on which backend tests run: `webgpu`, or the CPU when it is not set.
+#[cfg(not(target_arch = "wasm32"))]
+pub const BACKEND_VARIABLE: &str = "HEADLIGHT_TEST_BACKEND";
+
+/// The graphics device, opened once a thread; a software one will do.
+///
+/// # Panics
+/// When there is none: a test that needs it must fail, not pass.
+#[cfg(not(target_arch = "wasm32"))]
+pub fn web_gpu() -> headlight_core::backend::Device {
+    use headlight_core::backend::Device;
+    use headlight_core::backend::webgpu::{Wanted, WebGpu};
+    thread_local! {
+        static DEVICE: std::cell::OnceCell<Device> = const { std::cell::OnceCell::new() };
+    }
+    let open = || {
+        let gpu = pollster::block_on(WebGpu::open(Wanted { software: true, ..Wanted::default() }));
+        Device::WebGpu(gpu.unwrap_or_else(|error| panic!("{error}; run cargo xtask setup")).into())
+    };
+    DEVICE.with(|device| device.get_or_init(open).clone())
+}
+
+/// The engine on the backend that these tests run on.
+fn finished(
+    loading: headlight_core::engine::Loading,
+) -> Result<headlight_core::engine::Engine, headlight_core::error::Error> {
+    #[cfg(not(target_arch = "wasm32"))]
+    if std::env::var(BACKEND_VARIABLE).is_ok_and(|backend| backend == "webgpu") {
+        return loading.onto(vec![web_gpu()]).finish();
+    }
+    loading.finish()
+}
+
+/// SmolLM2-135M, loaded once a thread: an engine belongs to one.
 ///
 /// # Panics
 /// When the model is missing: a test that needs it must fail, not pass.
 #[cfg(not(target_arch = "wasm32"))]
 pub fn smollm2() -> &'static headlight_core::engine::Engine {
-    use headlight_core::engine::{Engine, Loading};
-    static ENGINE: std::sync::OnceLock<Engine> = std::sync::OnceLock::new();
-    ENGINE.get_or_init(|| {
-        let path = xtask::models::smollm2_path();
-        let bytes = std::fs::read(&path);
-        let bytes =
-            bytes.unwrap_or_else(|error| panic!("{}: {error}; run cargo xtask models", path.display()));
-        let loading = Loading::from_gguf(bytes, "smollm2-135m");
-        loading.and_then(Loading::finish).unwrap_or_else(|error| panic!("SmolLM2 does not load: {error}"))
-    })
+    use headlight_core::engine::Engine;
+    thread_local! {
+        static ENGINE: std::cell::OnceCell<&'static Engine> = const { std::cell::OnceCell::new() };
+    }
+    let load = || {
+        let engine = finished(smollm2_loading());
+        &*Box::leak(Box::new(engine.unwrap_or_else(|error| panic!("SmolLM2 does not load: {error}"))))
+    };
+    ENGINE.with(|engine| *engine.get_or_init(load))
+}
+
+/// SmolLM2-135M on its way into an engine.
+///
+/// # Panics
+/// As [`smollm2`].
+#[cfg(not(target_arch = "wasm32"))]
+pub fn smollm2_loading() -> headlight_core::engine::Loading {
+    let path = xtask::models::smollm2_path();
+    let bytes = std::fs::read(&path);
+    let bytes = bytes.unwrap_or_else(|error| panic!("{}: {error}; run cargo xtask models", path.display()));
+    let loading = headlight_core::engine::Loading::from_gguf(bytes, "smollm2-135m");
+    loading.unwrap_or_else(|error| panic!("SmolLM2 does not open: {error}"))
 }
 
 /// A file of a bundled model's folder.
@@ -79,7 +126,7 @@ pub fn bundled(model: &str) -> headlight_core::engine::Engine {
     let file = |name| bundled_file(model, name);
     let shards = vec![file("model.safetensors")];
     let loading = Loading::from_folder(&file("config.json"), &file("tokenizer.json"), shards, model);
-    loading.and_then(Loading::finish).unwrap_or_else(|error| panic!("{model} does not load: {error}"))
+    loading.and_then(finished).unwrap_or_else(|error| panic!("{model} does not load: {error}"))
 }
 
 /// What a bundled model's folder weighs, card included.

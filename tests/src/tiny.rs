@@ -56,9 +56,17 @@ impl TinyConfig {
     /// # Panics
     /// When the checkpoint does not load, which only our own bug can cause.
     pub fn engine(self, seed: u64) -> Engine {
+        crate::finished(self.loading(seed)).expect("a tiny checkpoint loads")
+    }
+
+    /// The checkpoint on its way into an engine.
+    ///
+    /// # Panics
+    /// As [`Self::engine`].
+    pub fn loading(self, seed: u64) -> Loading {
         let files = self.checkpoint(seed);
         let loading = Loading::from_folder(&files.config, &files.tokenizer, vec![files.weights], "tiny");
-        loading.and_then(Loading::finish).expect("a tiny checkpoint loads")
+        loading.expect("a tiny checkpoint opens")
     }
 
     /// A checkpoint with random weights.

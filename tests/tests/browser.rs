@@ -262,7 +262,7 @@ async fn bad_input_is_told_and_the_page_stays_usable() -> anyhow::Result<()> {
 async fn the_page_fits_every_width_in_light_and_dark() -> anyhow::Result<()> {
     for (width, height) in [(1440, 900), (1024, 768), (390, 844)] {
         for dark in [false, true] {
-            let browser = open(BrowserOptions { width, height, dark }).await?;
+            let browser = open(BrowserOptions { width, height, dark, ..BrowserOptions::DEFAULT }).await?;
             click(&browser, "head-L1H0").await?;
             browser.wait_until(&format!("{} !== null", by_id("pattern-heatmap")), SOON).await?;
             let overflow = browser

@@ -8,7 +8,7 @@ use anyhow::ensure;
 use serde_json::{Value, json};
 use xtask::browser::{Browser, BrowserOptions};
 use xtask::paths;
-use xtask::server::{Serving, serve_dir};
+use xtask::server::{Readers, Serving, serve_dir};
 
 const SOON: Duration = Duration::from_secs(30);
 const LONG: Duration = Duration::from_secs(120);
@@ -62,7 +62,17 @@ window.call = (frame, id, method, args) => new Promise((resolve, reject) => {
 /// Serves the page below a path, and a host with these files on another port, under this policy (`PAGE` stands for the page's
 /// origin).
 async fn host(name: &str, policy: &str, files: &[(&str, String)]) -> anyhow::Result<Host> {
-    let serving = Serving { sub_path: "/course/week-3/".to_owned(), ..Serving::default() };
+    host_of(name, policy, Readers::AnyOrigin, files).await
+}
+
+/// The same; the page's server lets these origins read its files.
+async fn host_of(
+    name: &str,
+    policy: &str,
+    readers: Readers,
+    files: &[(&str, String)],
+) -> anyhow::Result<Host> {
+    let serving = Serving { sub_path: "/course/week-3/".to_owned(), readers, ..Serving::default() };
     let page = serve_dir(&paths::dist(), serving).await?;
     let folder = std::env::temp_dir().join(format!("headlight-host-{name}-{}", std::process::id()));
     std::fs::create_dir_all(&folder)?;
@@ -363,6 +373,69 @@ async fn a_frame_that_waits_loads_nothing_and_starts_by_keyboard() -> anyhow::Re
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_poster_stands_until_the_view_is_started_and_where_it_cannot_run() -> anyhow::Result<()> {
+    let poster = "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"64\" height=\"32\"><rect width=\"64\" \
+                  height=\"32\" fill=\"teal\"/></svg>";
+    let body = "<headlight-view id=view src=\"PAGE\" title=\"Heads at work\" start=click poster=\"poster.svg\" \
+                height=300></headlight-view>\
+                <headlight-view id=lost src=\"nowhere/\" title=Lost timeout=1 poster=\"poster.svg\" height=200>\
+                </headlight-view>";
+    let host =
+        host("poster", STRICT, &[("index.html", document(body)), ("poster.svg", poster.to_owned())]).await?;
+    let browser = Browser::start(BrowserOptions::default()).await?;
+    browser.client.goto(&format!("{}/index.html", host.address)).await?;
+    let inside =
+        |id: &str, css: &str| format!("document.getElementById('{id}').shadowRoot.querySelector('{css}')");
+    let is_drawn = |id: &str| {
+        let image = inside(id, "img");
+        format!("customElements.get('headlight-view') && {image}?.complete && {image}.naturalWidth === 64")
+    };
+    browser.wait_until(&is_drawn("view"), SOON).await?;
+    ensure!(browser.eval(&format!("{}.alt", inside("view", "img"))).await? == "Heads at work");
+    tokio::time::sleep(QUIET).await;
+    ensure!(browser.eval(&format!("{} === null", inside("view", "iframe"))).await? == true, "loaded unasked");
+    browser.screenshot(&artifact("embed-poster.png")).await?;
+    browser.eval(&format!("{}.click()", inside("view", "button"))).await?;
+    ensure!(browser.eval("document.getElementById('view').ready()").await?["n_layers"] == 2);
+    ensure!(browser.eval(&format!("{} === null", inside("view", "img"))).await? == true, "the poster stayed");
+    // One click is enough: the frame that it opened does not ask for another.
+    browser.enter_frame(&inside("view", "iframe")).await?;
+    browser.wait_until(&format!("{} !== null", by_id("next-token-0")), LONG).await?;
+    browser.leave_frame().await?;
+    // The one whose page is not there has its picture again, with the reason and a way on.
+    browser.wait_until(&format!("{} !== null", inside("lost", "a")), SOON).await?;
+    browser.wait_until(&is_drawn("lost"), SOON).await?;
+    browser.close().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_that_lets_nobody_read_its_files_is_told_of_in_the_frame() -> anyhow::Result<()> {
+    let body = [
+        frame("sandboxed", "embed=1", ("600", "400")),
+        "<iframe id=plain src=\"PAGE?embed=1\" width=600 height=400 title=plain></iframe>".to_owned(),
+    ]
+    .concat();
+    let host = host_of("closed", "", Readers::OwnOrigin, &[("index.html", document(&body))]).await?;
+    let browser = Browser::start(BrowserOptions::default()).await?;
+    browser.client.goto(&format!("{}/index.html", host.address)).await?;
+    let told = "document.querySelector('.embed-failed')";
+    browser.enter_frame("document.getElementById('sandboxed')").await?;
+    browser.wait_until(&format!("{told}.checkVisibility()"), SOON).await?;
+    let text = browser.eval(&format!("{told}.textContent")).await?;
+    ensure!(text.as_str().is_some_and(|text| text.contains("lets no other page read its files")), "{text}");
+    let link =
+        browser.eval(&format!("[{told}.querySelector('a').href, {told}.querySelector('a').rel]")).await?;
+    ensure!(link == json!([host.page, "noopener"]), "{link}");
+    browser.leave_frame().await?;
+    browser.screenshot(&artifact("embed-closed.png")).await?;
+    // Where the frame has its own origin the same files are its own, and nothing is told.
+    browser.enter_frame("document.getElementById('plain')").await?;
+    browser.wait_until(&format!("{} !== null", by_id("next-token-0")), LONG).await?;
+    ensure!(browser.eval(&format!("({told})?.checkVisibility() ?? false")).await? == false);
+    browser.close().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_plain_example_works_from_another_origin() -> anyhow::Result<()> {
     let example = std::fs::read_to_string(paths::root().join("static/embed/examples/plain.html"))?;
     let example =
@@ -422,6 +495,28 @@ async fn the_plain_example_works_from_another_origin() -> anyhow::Result<()> {
         sheet["link"].as_str().is_some_and(|link| link.starts_with(&format!("{}#1.", host.page))),
         "{sheet}"
     );
+    // The same as a table: a row a question, whose cells are what stands in the JSON; quotes and commas stay.
+    browser.press("[data-testid=answer-1]", " =1+1, \"they\" said").await?;
+    browser.eval(&format!("{}.click()", by_id("answers-csv"))).await?;
+    let is_csv = format!("{0}.value.startsWith('title,number') && {0}.value", by_id("answers-text"));
+    let text = browser.wait_until(&is_csv, SOON).await?;
+    let mut reader = csv::Reader::from_reader(text.as_str().unwrap_or_default().as_bytes());
+    let column = reader.headers()?.iter().map(str::to_owned).collect::<Vec<_>>();
+    let rows = reader.records().collect::<Result<Vec<_>, _>>()?;
+    let cell = |row: usize, name: &str| -> &str {
+        let index = column.iter().position(|column| column == name);
+        index.and_then(|index| rows[row].get(index)).unwrap_or("no such cell")
+    };
+    ensure!(rows.len() == 3, "{text}");
+    ensure!(cell(0, "answer") == "L1H0" && cell(2, "answer") == "yes", "{text}");
+    ensure!(cell(1, "answer") == "It says less. =1+1, \"they\" said", "{text}");
+    for (row, answer) in sheet["answers"].as_array().into_iter().flatten().enumerate() {
+        ensure!(
+            cell(row, "question") == answer["ask"] && cell(row, "number") == (row + 1).to_string(),
+            "{text}"
+        );
+    }
+    ensure!(cell(0, "model_sha256") == sheet["model_sha256"] && cell(0, "title") == sheet["title"], "{text}");
     browser.leave_frame().await?;
     browser.screenshot(&artifact("embed-moodle.png")).await?;
     browser.close().await
@@ -510,7 +605,8 @@ async fn it_looks_right_small_and_dark() -> anyhow::Result<()> {
     for (width, height, dark, name) in
         [(390, 844, false, "390"), (390, 844, true, "390-dark"), (700, 900, true, "700-dark")]
     {
-        let browser = Browser::start(BrowserOptions { width, height, dark }).await?;
+        let browser =
+            Browser::start(BrowserOptions { width, height, dark, ..BrowserOptions::DEFAULT }).await?;
         browser.client.goto(&format!("{}?embed=1&plots=0#1.q1bKSE1MUbJS8jH0MFCqBQA", host.page)).await?;
         browser.wait_until(&format!("{} !== null", by_id("next-token-0")), LONG).await?;
         let overflow = browser.eval("document.documentElement.scrollWidth - innerWidth").await?;

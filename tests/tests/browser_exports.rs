@@ -254,7 +254,7 @@ async fn a_script_of_smollm2_holds_what_the_page_shows() -> anyhow::Result<()> {
 async fn an_open_menu_stays_within_every_window() -> anyhow::Result<()> {
     for (width, height, dark) in [(1440, 900, false), (1024, 768, true), (390, 844, false), (390, 844, true)]
     {
-        let browser = open(BrowserOptions { width, height, dark }).await?;
+        let browser = open(BrowserOptions { width, height, dark, ..BrowserOptions::DEFAULT }).await?;
         for menu in ["head-map", "pattern", "next-tokens", "continuation"] {
             click(&browser, &format!("export-{menu}")).await?;
             browser.wait_until(&format!("{} !== null", by_id("export-menu")), SOON).await?;

@@ -80,6 +80,52 @@ async fn a_link_is_reproduced_in_a_fresh_profile_and_a_changed_number_is_told() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_share_dialog_needs_no_mouse() -> anyhow::Result<()> {
+    const TAB: &str = "\u{e004}";
+    const ENTER: &str = "\u{e007}";
+    const ESCAPE: &str = "\u{e00c}";
+    let browser = open(BrowserOptions::default()).await?;
+    let focused = "(document.activeElement.dataset.testid ?? document.activeElement.textContent)";
+    browser.press("[data-testid=share]", ENTER).await?;
+    browser.wait_until("document.querySelector('dialog[open]') !== null", SOON).await?;
+    // Every control of the dialog, in order; what lies behind it is out of reach.
+    let mut reached = vec![browser.eval(focused).await?];
+    for _ in 0..6 {
+        browser.press(":focus", TAB).await?;
+        ensure!(
+            browser.eval("document.activeElement === document.body || !!document.activeElement.closest('dialog[open]')").await?
+                == true,
+            "the focus left the dialog after {reached:?}"
+        );
+        reached.push(browser.eval(focused).await?);
+        if reached.last().is_some_and(|id| *id == "share-numbers") {
+            break;
+        }
+    }
+    let wanted =
+        ["Close", "share-link", "share-link-copy", "share-markdown", "share-markdown-copy", "share-numbers"];
+    ensure!(reached == wanted, "{reached:?}");
+    let link = format!("{}.value", by_id("share-link"));
+    browser.wait_until(&format!("!{}.textContent.includes('still')", by_id("share-length")), SOON).await?;
+    let with_numbers = browser.eval(&link).await?;
+    browser.press(":focus", " ").await?;
+    browser.wait_until(&format!("{link} !== {with_numbers}"), SOON).await?;
+    let without = browser.eval(&link).await?;
+    let letters = |link: &Value| link.as_str().map_or(0, str::len);
+    ensure!(letters(&without) < letters(&with_numbers), "{without}, {with_numbers}");
+    // A field that is reached is selected whole, for the keyboard's own copy.
+    browser.press("[data-testid=share-markdown]", "\u{e008}\u{e004}\u{e008}").await?;
+    ensure!(browser.eval(focused).await? == "share-link-copy");
+    browser.press(":focus", "\u{e008}\u{e004}\u{e008}").await?;
+    let selected = "(({ selectionStart, selectionEnd, value }) => selectionEnd - selectionStart === value.length)(document.activeElement)";
+    ensure!(browser.eval(focused).await? == "share-link" && browser.eval(selected).await? == true);
+    browser.press(":focus", ESCAPE).await?;
+    browser.wait_until("document.querySelector('dialog[open]') === null", SOON).await?;
+    ensure!(browser.eval(focused).await? == "share", "the focus is back on the button");
+    browser.close().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn back_and_forward_retrace_steps_and_typing_is_one_entry() -> anyhow::Result<()> {
     let browser = open(BrowserOptions::default()).await?;
     ensure!(browser.eval("location.hash").await? == "", "a fresh page has no fragment");

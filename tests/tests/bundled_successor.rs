@@ -7,7 +7,7 @@ use headlight_core::ids::HeadId;
 use headlight_core::metrics::{logsumexp, top_indices};
 use headlight_core::report::{BosPolicy, DetectReport, DetectRequest};
 use headlight_tests::{bundled, bundled_file, bundled_size_bytes, max_difference, tolerance};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 const MODEL: &str = "successor-2l";
 /// The published threshold, and a copy rate that no head which copies stays below.
@@ -88,6 +88,32 @@ fn the_detector_finds_a_successor_head_that_does_not_copy() {
     assert!(copy_rate(&report, best.head) < MOST_COPIED, "{}", copy_rate(&report, best.head));
     let classes = report.evidence["best"]["classes"].as_array().expect("classes");
     assert_eq!(classes.len(), 20, "every class of the detector, in both spellings");
+}
+
+#[test]
+fn the_whole_vocabulary_is_the_stricter_judge() {
+    let engine = bundled(MODEL);
+    let of_class = detect(&engine);
+    let asked = |detector: &str, params: Value, sequences| {
+        let request =
+            DetectRequest { detector: detector.to_owned(), params, sequences, ..DetectRequest::default() };
+        engine.detect(&request).expect("runs")
+    };
+    let first = asked("successor", json!({"among": "vocabulary"}), None);
+    let first_five = asked("successor", json!({"among": "vocabulary", "top_k": 5}), None);
+    let cells = |report: &DetectReport| report.scores.concat();
+    for ((class, first), five) in cells(&of_class).iter().zip(cells(&first)).zip(cells(&first_five)) {
+        assert!(first <= *class, "what wins in the vocabulary wins in its class: {first}, {class}");
+        assert!(first <= five, "{first}, {five}");
+    }
+    assert!(cells(&first) != cells(&of_class) && cells(&first) != cells(&first_five));
+    assert!(first.stimulus.contains("whole vocabulary"), "{}", first.stimulus);
+    let head = of_class.best.head;
+    assert!(first_five.scores[head.layer][head.head] > LEAST_SCORE, "{:?}", first_five.best);
+    // With every token sampled, sample and vocabulary are one.
+    let every = Some(vec![(0..engine.info().d_vocab as u32).collect()]);
+    let copying = |among: &str| asked("copying_top1", json!({"among": among}), every.clone()).scores;
+    assert_eq!(copying("sample"), copying("vocabulary"));
 }
 
 #[test]

@@ -155,6 +155,29 @@ fn a_sweep_has_an_effect_for_every_head_or_mlp() {
 }
 
 #[test]
+fn a_sweep_of_sets_edits_the_heads_of_a_set_together() {
+    let tiny = Tiny::new("sets");
+    let metric = ["--metric", "logprob", "--token", "4"];
+    let sweep = |more: &[&str]| tiny.json("sweep", &[&metric, more].concat());
+    let heads = sweep(&[]);
+    let sets = sweep(&["--sets", r#"[["L0H3"],["L1H2","L0H1"],["L1H2"]]"#]);
+    assert_eq!(widths(&sets["effects"]), [3]);
+    assert_eq!(sets["effects"][0][0], heads["effects"][0][3]);
+    assert_eq!(sets["effects"][0][2], heads["effects"][1][2]);
+    assert_eq!(sets["request"]["targets"], json!({"sets": [["L0H3"], ["L0H1", "L1H2"], ["L1H2"]]}));
+    assert_eq!(heads["request"]["targets"], json!("heads"));
+    let logprob = |more: &[&str]| {
+        let run = tiny.json("run", &[&["--top", "30"], more].concat());
+        let top = run["logits_top"].as_array().expect("tokens").clone();
+        numbers(&top.iter().find(|token| token["id"] == 4).expect("it is among all")["logprob"])[0]
+    };
+    let edits = r#"[{"kind":"zero","heads":["L1H2"]},{"kind":"zero","heads":["L0H1"]}]"#;
+    let wanted = logprob(&["--interventions", edits]) - logprob(&[]);
+    let effect = numbers(&sets["effects"][0][1])[0];
+    assert!((effect - wanted).abs() < 1e-5, "{effect} and {wanted}");
+}
+
+#[test]
 fn attribution_lens_and_ov_have_their_shapes() {
     let tiny = Tiny::new("explain");
     let run = tiny.json("run", &["--top", "30"]);
@@ -385,6 +408,11 @@ fn a_measurement_of_nothing_is_refused() {
         &["--targets", "mlps", "--edit", r#"{"kind":"pattern_temperature","tau":2}"#],
         "an edit of attention cannot sweep MLPs",
     );
+    tiny.refuses("sweep", &["--sets", "[]"], "names no set of heads");
+    tiny.refuses("sweep", &["--sets", r#"[["L0H0"],[]]"#], "set 1 of the sweep names no head");
+    tiny.refuses("sweep", &["--sets", r#"[["L9H0"]]"#], "L9H0 does not exist");
+    tiny.refuses("sweep", &["--sets", r#"["L0H0"]"#], "--sets is not a list of lists of heads");
+    tiny.refuses("sweep", &["--sets", r#"[["L0H0"]]"#, "--targets", "mlps"], "cannot be used with");
     tiny.refuses("dla", &["--token", "4", "--versus", "4"], "the two tokens to compare are the same");
     tiny.refuses("dla", &["--position", "5"], "position 5 does not exist");
     tiny.refuses("lens", &["--token", "30"], "token id 30 does not exist");

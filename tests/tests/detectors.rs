@@ -115,9 +115,12 @@ fn generated_stimuli_find_the_same_heads_and_controls_agree() {
     assert_eq!(again, plain, "the provenance is enough to run it again");
 }
 
-/// One head in one layer over one-hot embeddings, so that W_O W_V says which token each token writes.
-fn planted(written: impl Fn(usize) -> (usize, f32)) -> Engine {
-    const N: usize = 12;
+/// Tokens of the planted models.
+const N_PLANTED: usize = 12;
+
+/// One head in one layer over one-hot embeddings, whose W_O says how strongly each token (first) raises each (second).
+fn planted_writing(strength: impl Fn(usize, usize) -> f32) -> Engine {
+    const N: usize = N_PLANTED;
     let config = TinyConfig {
         n_layers: 1,
         n_heads: 1,
@@ -130,18 +133,22 @@ fn planted(written: impl Fn(usize) -> (usize, f32)) -> Engine {
     };
     let TinyCheckpoint { config, tokenizer, weights } = config.checkpoint_of(|name, shape, index| {
         let (row, column) = (index / N, index % N);
-        let identity = f32::from(row == column);
         match name {
             _ if shape.len() == 1 => 1.0,
-            "model.layers.0.self_attn.o_proj.weight" => {
-                let (token, strength) = written(column);
-                if row == token { strength } else { 0.0 }
-            }
-            _ => identity,
+            "model.layers.0.self_attn.o_proj.weight" => strength(column, row),
+            _ => f32::from(row == column),
         }
     });
     let loading = Loading::from_folder(&config, &tokenizer, vec![weights], "planted");
     loading.and_then(Loading::finish).expect("loads")
+}
+
+/// A planted head with which each token raises one token alone.
+fn planted(written: impl Fn(usize) -> (usize, f32)) -> Engine {
+    planted_writing(|from, to| {
+        let (token, strength) = written(from);
+        if to == token { strength } else { 0.0 }
+    })
 }
 
 fn only_score(engine: &Engine, request: &DetectRequest) -> f32 {
@@ -172,6 +179,55 @@ fn planted_copiers_and_successors_are_told_apart() {
     assert_eq!(only_score(&off_by_one, &successor_request), 0.0);
 }
 
+/// A strength for each pair of tokens, no two of a row alike.
+fn uneven(from: usize, to: usize) -> f32 {
+    ((from * 31 + to * 17) as f32).sin()
+}
+
+/// How many tokens a source raises more than this one.
+fn n_above(from: usize, to: usize, among: impl Iterator<Item = usize>) -> usize {
+    among.filter(|&other| uneven(from, other) > uneven(from, to)).count()
+}
+
+#[test]
+fn the_whole_vocabulary_competes_when_asked() {
+    let engine = planted_writing(uneven);
+    let share = |hits: Vec<bool>| hits.iter().filter(|hit| **hit).count() as f32 / hits.len() as f32;
+    let members = [2, 5, 3, 9, 7, 11];
+    let items: Vec<String> = members.iter().map(|token| format!("t{token}")).collect();
+    let mut scores = Vec::new();
+    for (among, top_k) in
+        [("class", 1), ("class", 3), ("vocabulary", 1), ("vocabulary", 3), ("vocabulary", 12)]
+    {
+        let classes = json!([{"name": "words", "items": items}]);
+        let params = json!({"variant": "embedding", "classes": classes, "among": among, "top_k": top_k});
+        let report = engine.detect(&DetectRequest { params, ..request("successor") }).expect("runs");
+        let candidates: Vec<usize> =
+            if among == "class" { members.to_vec() } else { (0..N_PLANTED).collect() };
+        let is_hit = |pair: &[usize]| n_above(pair[0], pair[1], candidates.iter().copied()) < top_k;
+        let wanted = share(members.windows(2).map(is_hit).collect());
+        assert_eq!(report.scores, [[wanted]], "{among} {top_k}");
+        assert_eq!((&report.evidence["among"], &report.evidence["top_k"]), (&json!(among), &json!(top_k)));
+        let chance = (top_k.min(candidates.len()) as f64) / candidates.len() as f64;
+        assert!((report.evidence["chance"].as_f64().expect("a number") - chance).abs() < 1e-9);
+        scores.push(wanted);
+    }
+    assert!(
+        scores[2] < scores[0] && scores[2] < scores[3],
+        "{scores:?}: the rules must differ to be told apart"
+    );
+    assert_eq!(scores[4], 1.0);
+
+    let sample: Vec<TokenId> = (5..9).collect();
+    let score = |among: &str| {
+        let (params, sequences) = (json!({"among": among}), Some(vec![sample.clone()]));
+        only_score(&engine, &DetectRequest { params, sequences, ..request("copying_top1") })
+    };
+    let wanted = |first, last| share((5..9).map(|token| n_above(token, token, first..last) == 0).collect());
+    assert_eq!((score("sample"), score("vocabulary")), (wanted(5, 9), wanted(0, N_PLANTED)));
+    assert_ne!(wanted(5, 9), wanted(0, N_PLANTED));
+}
+
 fn refusal(engine: &Engine, request: &DetectRequest) -> (String, &'static str) {
     let error: Error = engine.detect(request).expect_err("refused");
     (error.to_string(), error.code())
@@ -197,6 +253,8 @@ fn requests_that_cannot_be_scored_are_refused_in_a_sentence() {
         (with("previous_token", given(&[4]), Value::Null), "single token", "nothing_to_read"),
         (with("successor", None, Value::Null), "no MLP", "model_lacks"),
         (with("successor", None, json!({"variant": "embedding"})), "single tokens", "model_lacks"),
+        (with("successor", None, json!({"variant": "embedding", "top_k": 0})), "top_k is 0", "bad_request"),
+        (with("successor", None, json!({"variant": "embedding", "among": "words"})), "words", "bad_request"),
         (with("custom", None, Value::Null), "name offsets", "bad_request"),
         (with("custom", None, json!({"offsets": [1]})), "looks ahead", "bad_request"),
         (with("custom", None, json!({"cells": [[2, 5]]})), "looks ahead", "bad_request"),

@@ -1,14 +1,15 @@
 //! Passes that begin in the middle of a kept run, alone or several together, against full passes: on random models, prompts and
 //! edits. And what each edit must leave alone.
 
-use headlight_core::ablate::sweep::SweepSpec;
+use headlight_core::ablate::sweep::{SweepSpec, Targets};
 use headlight_core::ablate::{Metric, MetricSpec};
 use headlight_core::engine::{EffectTask, Engine, Job, Want};
 use headlight_core::hooks::{Edit, Intervention, PatternTarget, Prompt, Sites};
 use headlight_core::ids::{HeadId, TokenId};
-use headlight_core::report::{BosPolicy, RunReport, RunRequest, SweepRequest};
+use headlight_core::report::{BosPolicy, RunReport, RunRequest, SweepReport, SweepRequest};
 use headlight_tests::tiny::{Noise, TinyConfig};
 use headlight_tests::{max_difference, tolerance};
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
 const CONFIG: TinyConfig = TinyConfig { n_layers: 3, ..TinyConfig::SMALL };
@@ -127,37 +128,72 @@ fn a_restarted_run_is_the_full_run() {
     }
 }
 
+/// A sweep of some edit at some positions, in some metric, of a model and prompt of its own.
+fn some_sweep(seed: u64) -> (Engine, Vec<TokenId>, SweepRequest) {
+    let engine = CONFIG.engine(seed % 5);
+    let mut chance = Chance(Noise(5000 + seed));
+    let n_tokens = 3 + chance.below(10);
+    let ids = chance.ids(n_tokens);
+    let mut edit = chance.intervention(n_tokens).edit;
+    while matches!(edit, Edit::ProjectOut { .. } | Edit::Knockout { .. }) {
+        edit = chance.intervention(n_tokens).edit;
+    }
+    let edit_positions = chance.positions(n_tokens);
+    let metric = Metric::ALL[chance.below(5)];
+    let metric = MetricSpec { metric, token: Some(3), versus: Some(7), positions: None };
+    let spec = SweepSpec { edit, edit_positions, metric, ..SweepSpec::default() };
+    let request = SweepRequest { prompt: Prompt::Ids(ids.clone()), bos: BosPolicy::Off, spec };
+    (engine, ids, request)
+}
+
+fn swept(engine: &Engine, request: &SweepRequest) -> SweepReport {
+    engine.start_sweep(request).expect("starts").complete(engine).expect("runs")
+}
+
+/// A run's value in a sweep's metric.
+fn value_of(metric: Metric, report: &RunReport, clean: &RunReport) -> f32 {
+    let logits = logits(report);
+    match metric {
+        Metric::Logprob => logits[3] - report.logsumexp,
+        Metric::Logit => logits[3],
+        Metric::LogitDiff => logits[3] - logits[7],
+        Metric::Loss => report.nll_nats.iter().sum::<f32>() / report.nll_nats.len() as f32,
+        Metric::Kl => headlight_core::metrics::kl_nats(&self::logits(clean), &logits),
+    }
+}
+
+/// What a full run with a sweep's edit at these heads gives, edited minus clean.
+fn effect_of(
+    engine: &Engine,
+    ids: &[TokenId],
+    spec: &SweepSpec,
+    heads: impl IntoIterator<Item = HeadId>,
+) -> f32 {
+    let clean = full(engine, ids, Vec::new());
+    let intervention = Intervention {
+        edit: spec.edit.clone(),
+        sites: Sites::heads(heads),
+        positions: spec.edit_positions.clone(),
+    };
+    let edited = full(engine, ids, vec![intervention]);
+    let metric = spec.metric.metric;
+    value_of(metric, &edited, &clean) - value_of(metric, &clean, &clean)
+}
+
+fn bits(row: &[f32]) -> Vec<u32> {
+    row.iter().map(|value| value.to_bits()).collect()
+}
+
 #[test]
 fn a_batched_sweep_is_one_full_run_a_head() {
     for seed in 0..40 {
-        let engine = CONFIG.engine(seed % 5);
-        let mut chance = Chance(Noise(5000 + seed));
-        let n_tokens = 3 + chance.below(10);
-        let ids = chance.ids(n_tokens);
-        let mut edit = chance.intervention(n_tokens).edit;
-        while matches!(edit, Edit::ProjectOut { .. } | Edit::Knockout { .. }) {
-            edit = chance.intervention(n_tokens).edit;
-        }
-        let edit_positions = chance.positions(n_tokens);
-        let metric = Metric::ALL[chance.below(5)];
-        let spec = MetricSpec { metric, token: Some(3), versus: Some(7), positions: None };
-        let sweep = SweepRequest {
-            prompt: Prompt::Ids(ids.clone()),
-            bos: BosPolicy::Off,
-            spec: SweepSpec {
-                edit: edit.clone(),
-                edit_positions: edit_positions.clone(),
-                metric: spec,
-                ..SweepSpec::default()
-            },
-        };
-        let report = engine.start_sweep(&sweep).expect("starts").complete(&engine).expect("runs");
+        let (engine, ids, sweep) = some_sweep(seed);
+        let report = swept(&engine, &sweep);
         // The same sweep in parts, as several workers do it: bit for bit.
         for layer in 0..CONFIG.n_layers {
             let mut part = sweep.clone();
             part.spec.layers = Some(vec![layer]);
-            let part = engine.start_sweep(&part).expect("starts").complete(&engine).expect("runs");
-            let bits = |row: &[f32]| row.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
+            let part = swept(&engine, &part);
             assert_eq!(part.clean.to_bits(), report.clean.to_bits());
             assert_eq!(
                 bits(&part.effects[layer]),
@@ -168,31 +204,50 @@ fn a_batched_sweep_is_one_full_run_a_head() {
             assert!(others.flat_map(|other| &part.effects[other]).all(|effect| effect.is_nan()));
         }
         let clean = full(&engine, &ids, Vec::new());
-        let value = |report: &RunReport| -> f32 {
-            let logits = logits(report);
-            match metric {
-                Metric::Logprob => logits[3] - report.logsumexp,
-                Metric::Logit => logits[3],
-                Metric::LogitDiff => logits[3] - logits[7],
-                Metric::Loss => report.nll_nats.iter().sum::<f32>() / report.nll_nats.len() as f32,
-                Metric::Kl => headlight_core::metrics::kl_nats(&self::logits(&clean), &logits),
-            }
-        };
-        assert!((report.clean - value(&clean)).abs() < tolerance::RESTART);
+        let metric = sweep.spec.metric.metric;
+        assert!((report.clean - value_of(metric, &clean, &clean)).abs() < tolerance::RESTART);
         for layer in 0..CONFIG.n_layers {
             for head in 0..CONFIG.n_heads {
-                let intervention = Intervention {
-                    edit: edit.clone(),
-                    sites: Sites::heads([HeadId::new(layer, head)]),
-                    positions: edit_positions.clone(),
-                };
-                let wanted = value(&full(&engine, &ids, vec![intervention])) - value(&clean);
+                let wanted = effect_of(&engine, &ids, &sweep.spec, [HeadId::new(layer, head)]);
                 let got = report.effects[layer][head];
                 assert!(
                     (got - wanted).abs() < 2.0 * tolerance::RESTART,
-                    "sweep {seed}, {metric:?}, L{layer}H{head}: {got} and {wanted}: {edit:?} at {edit_positions:?}"
+                    "sweep {seed}, L{layer}H{head}: {got} and {wanted}: {:?}",
+                    sweep.spec
                 );
             }
+        }
+    }
+}
+
+#[test]
+fn sets_of_heads_are_swept_as_one_each() {
+    for seed in 0..40 {
+        let (engine, ids, mut sweep) = some_sweep(seed);
+        let heads = swept(&engine, &sweep);
+        let head = |index: usize| HeadId::new(index / CONFIG.n_heads, index % CONFIG.n_heads);
+        let n_heads = CONFIG.n_layers * CONFIG.n_heads;
+        // Sets of one, in an order of their own: each is that head, bit for bit.
+        let order: Vec<HeadId> = (0..n_heads).map(|index| head((index * 5 + 2) % n_heads)).collect();
+        sweep.spec.targets = Targets::Sets(order.iter().map(|head| BTreeSet::from([*head])).collect());
+        let alone = swept(&engine, &sweep);
+        assert_eq!(alone.effects.len(), 1);
+        let wanted: Vec<f32> = order.iter().map(|head| heads.effects[head.layer][head.head]).collect();
+        assert_eq!(bits(&alone.effects[0]), bits(&wanted), "sweep {seed}");
+        // Sets of two and three, within a layer and across.
+        let mut chance = Chance(Noise(9000 + seed));
+        let sets: Vec<BTreeSet<HeadId>> =
+            (0..5).map(|set| (0..2 + set % 2).map(|_| head(chance.below(n_heads))).collect()).collect();
+        sweep.spec.targets = Targets::Sets(sets.clone());
+        let together = swept(&engine, &sweep);
+        assert_eq!(together.effects[0].len(), sets.len());
+        for (got, set) in together.effects[0].iter().zip(sets) {
+            let wanted = effect_of(&engine, &ids, &sweep.spec, set.clone());
+            assert!(
+                (got - wanted).abs() < 2.0 * tolerance::RESTART,
+                "sweep {seed}, {set:?}: {got} and {wanted}: {:?}",
+                sweep.spec
+            );
         }
     }
 }

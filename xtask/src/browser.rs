@@ -30,11 +30,18 @@ pub struct BrowserOptions {
     pub height: u32,
     /// Whether the page sees `prefers-color-scheme: dark`.
     pub dark: bool,
+    /// Whether it has WebGPU, on a software adapter.
+    pub software_gpu: bool,
+}
+
+impl BrowserOptions {
+    /// A desktop window, light, without WebGPU.
+    pub const DEFAULT: Self = Self { width: 1440, height: 900, dark: false, software_gpu: false };
 }
 
 impl Default for BrowserOptions {
     fn default() -> Self {
-        Self { width: 1440, height: 900, dark: false }
+        Self::DEFAULT
     }
 }
 
@@ -180,6 +187,9 @@ fn capabilities(chromium: &Path, profile: &Path, options: BrowserOptions) -> ser
     .to_vec();
     arguments.push(format!("--window-size={},{}", options.width, options.height));
     arguments.push(format!("--user-data-dir={}", profile.display()));
+    if options.software_gpu {
+        arguments.extend(["--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader"].map(str::to_owned));
+    }
     if options.dark {
         arguments.push("--blink-settings=preferredColorScheme=0".to_owned());
     }

@@ -79,6 +79,7 @@ async fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
         Command::Setup { no_install } => {
             setup::for_build(install(no_install))?;
+            setup::graphics(install(no_install))?;
             setup::browser(install(no_install))
         }
         Command::Models => models::fetch(),

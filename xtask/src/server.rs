@@ -21,6 +21,18 @@ pub struct Serving {
     pub isolated: bool,
     /// A `Content-Security-Policy` that every answer carries; empty for none.
     pub policy: String,
+    /// Which pages may read the files.
+    pub readers: Readers,
+}
+
+/// Whose scripts may read what is served.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Readers {
+    /// Any page's, as on GitHub Pages: a sandboxed frame has no origin that could be named.
+    #[default]
+    AnyOrigin,
+    /// Those of the server's own pages, as many hosts have it.
+    OwnOrigin,
 }
 
 /// Serves a folder until the runtime ends; gives the address that it listens on.
@@ -39,8 +51,9 @@ pub async fn serve_dir(folder: &Path, serving: Serving) -> anyhow::Result<Socket
     };
     // Nothing is stale after a rebuild: the browser asks again each time.
     router = router.layer(set_header(header::CACHE_CONTROL, "no-cache"));
-    // As GitHub Pages sends: a sandboxed frame has no origin that could be named.
-    router = router.layer(set_header(header::ACCESS_CONTROL_ALLOW_ORIGIN, "*"));
+    if serving.readers == Readers::AnyOrigin {
+        router = router.layer(set_header(header::ACCESS_CONTROL_ALLOW_ORIGIN, "*"));
+    }
     if serving.isolated {
         router = router
             .layer(set_header(HeaderName::from_static("cross-origin-opener-policy"), "same-origin"))

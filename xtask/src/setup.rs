@@ -334,6 +334,25 @@ pub fn browser(install: Install) -> anyhow::Result<()> {
     apt_install(&["chromium", "chromium-driver"])
 }
 
+/// A driver through which native programs reach a graphics device, or a program that pretends to be one.
+pub fn graphics(install: Install) -> anyhow::Result<()> {
+    let folders = ["/usr/share/vulkan/icd.d", "/etc/vulkan/icd.d", "/usr/local/share/vulkan/icd.d"];
+    let has_driver = |folder: &&str| {
+        let mut files = std::fs::read_dir(folder).into_iter().flatten().flatten();
+        files.any(|file| file.path().extension().is_some_and(|extension| extension == "json"))
+    };
+    // Others bring Metal or Direct3D with them.
+    if !cfg!(target_os = "linux") || folders.iter().any(|folder| has_driver(folder)) {
+        return Ok(());
+    }
+    let how = "apt-get install mesa-vulkan-drivers libvulkan1 (Debian), or install your card's Vulkan driver";
+    if find_program("apt-get").is_none() {
+        bail!("the tests of the WebGPU backend need a Vulkan driver: {how}");
+    }
+    install.or_explain("a Vulkan driver", how)?;
+    apt_install(&["mesa-vulkan-drivers", "libvulkan1"])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -16,6 +16,7 @@ pub fn test(install: Install) -> anyhow::Result<()> {
     let steps: [(&str, &dyn Fn() -> anyhow::Result<()>); 8] = [
         ("setup", &|| {
             setup::for_build(install)?;
+            setup::graphics(install)?;
             setup::browser(install)
         }),
         ("model", &models::fetch),
@@ -90,7 +91,13 @@ fn native_tests() -> anyhow::Result<()> {
     run(cargo().args(["build", "--quiet", "--bin", "headlight"]))?;
     let nextest = succeeds(cargo().args(["nextest", "--version"]));
     let runner: &[&str] = if nextest { &["nextest", "run"] } else { &["test"] };
-    run(cargo().args(runner).arg("--workspace"))
+    run(cargo().args(runner).arg("--workspace"))?;
+    // Once more on a graphics device, what needs no large model.
+    let tests = ["golden", "receipts", "restart", "patching", "drafts", "bundled", "bundled_successor"];
+    let tests = tests.iter().flat_map(|test| ["--test", test]);
+    let mut on_gpu = cargo();
+    on_gpu.args(runner).args(["--package", "headlight-tests"]).args(tests);
+    run(on_gpu.env("HEADLIGHT_TEST_BACKEND", "webgpu"))
 }
 
 fn wasm_tests() -> anyhow::Result<()> {

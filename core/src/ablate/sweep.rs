@@ -1,4 +1,6 @@
-//! Every head (or every MLP) edited in turn, and what that does to a metric.
+//! Every head (or every MLP, or set of heads) edited in turn, and what that does to a metric.
+
+use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
@@ -8,12 +10,12 @@ use super::trials::{Trials, lanes_per_batch};
 use crate::backend::Backend;
 use crate::detect::{Ground, HeadTable};
 use crate::forward::Donors;
-use crate::hooks::{Edit, Edits, Intervention, Site, Sites};
+use crate::hooks::{Edit, Edits, Intervention, Site, Sites, check_head};
 use crate::ids::{HeadId, TokenId};
 use crate::model::ModelConfig;
 
 /// What is edited in turn.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "ts", derive(ts_rs::TS))]
 #[serde(rename_all = "snake_case")]
 pub enum Targets {
@@ -22,6 +24,8 @@ pub enum Targets {
     Heads,
     /// Every MLP.
     Mlps,
+    /// Sets of heads; the heads of a set are edited together.
+    Sets(#[cfg_attr(feature = "ts", ts(as = "Vec<Vec<HeadId>>"))] Vec<BTreeSet<HeadId>>),
 }
 
 /// Up to so many rows, lanes of several layers share a pass: a matrix product with fewer spends its time reading weights.
@@ -65,11 +69,59 @@ impl Default for SweepSpec {
 }
 
 impl SweepSpec {
-    /// Sites of one layer, in order.
-    fn sites(&self, config: &ModelConfig, layer: usize) -> Vec<Site> {
-        match self.targets {
-            Targets::Heads => (0..config.n_heads).map(|head| Site::Head(HeadId::new(layer, head))).collect(),
-            Targets::Mlps => vec![Site::MlpOut(layer)],
+    /// What is edited at a time, in the order of the work. From the top: those passes are the shortest, so that the first
+    /// results come soonest.
+    fn targets(&self, config: &ModelConfig) -> Result<Vec<Target>, AblateError> {
+        if let Targets::Sets(sets) = &self.targets {
+            return self.targets_of_sets(sets, config);
+        }
+        let mut layers = self.layers.clone().unwrap_or_else(|| (0..config.n_layers).collect());
+        if let Some(&layer) = layers.iter().find(|layer| **layer >= config.n_layers) {
+            return Err(AblateError::NoSuchLayer { layer, n_layers: config.n_layers });
+        }
+        if layers.is_empty() {
+            return Err(AblateError::NoLayers);
+        }
+        layers.sort_unstable_by(|a, b| b.cmp(a));
+        layers.dedup();
+        let target = |layer, column, site| Target { layer, cell: (layer, column), sites: Sites::one(site) };
+        let of_layer = |layer: usize| -> Vec<Target> {
+            let heads = (0..config.n_heads).map(|head| Site::Head(HeadId::new(layer, head)));
+            match self.targets {
+                Targets::Mlps => vec![target(layer, 0, Site::MlpOut(layer))],
+                _ => heads.enumerate().map(|(head, site)| target(layer, head, site)).collect(),
+            }
+        };
+        Ok(layers.into_iter().flat_map(of_layer).collect())
+    }
+
+    fn targets_of_sets(
+        &self,
+        sets: &[BTreeSet<HeadId>],
+        config: &ModelConfig,
+    ) -> Result<Vec<Target>, AblateError> {
+        if self.layers.is_some() {
+            return Err(AblateError::LayersOfSets);
+        }
+        if sets.is_empty() {
+            return Err(AblateError::NoSets);
+        }
+        let target = |(set, heads): (usize, &BTreeSet<HeadId>)| {
+            let lowest = heads.first().ok_or(AblateError::EmptySetOfHeads { set })?;
+            heads.iter().try_for_each(|head| check_head(*head, config))?;
+            Ok(Target { layer: lowest.layer, cell: (0, set), sites: Sites::heads(heads.iter().copied()) })
+        };
+        let mut targets = sets.iter().enumerate().map(target).collect::<Result<Vec<_>, AblateError>>()?;
+        targets.sort_by_key(|target| std::cmp::Reverse(target.layer));
+        Ok(targets)
+    }
+
+    /// Rows and columns of the effects' table.
+    fn shape(&self, config: &ModelConfig) -> (usize, usize) {
+        match &self.targets {
+            Targets::Heads => (config.n_layers, config.n_heads),
+            Targets::Mlps => (config.n_layers, 1),
+            Targets::Sets(sets) => (1, sets.len()),
         }
     }
 
@@ -78,12 +130,22 @@ impl SweepSpec {
     }
 }
 
+/// Sites that are edited together.
+#[derive(Clone, Debug, PartialEq)]
+struct Target {
+    /// The lowest layer of its sites.
+    layer: usize,
+    /// Where its effect stands: row and column.
+    cell: (usize, usize),
+    sites: Sites,
+}
+
 /// What a sweep found.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SweepFindings {
     /// The metric without an edit.
     pub clean: f32,
-    /// Edited minus clean, `[layer][head]`, or `[layer][0]` of MLPs; NaN in layers that were not asked for.
+    /// Edited minus clean, `[layer][head]`, `[layer][0]` of MLPs, or `[0][set]`; NaN in layers that were not asked for.
     pub effects: HeadTable,
     /// The metric's token, where it has one.
     pub token: Option<TokenId>,
@@ -94,11 +156,9 @@ pub struct SweepFindings {
 /// A sweep under way.
 pub struct SweepTask<B: Backend> {
     spec: SweepSpec,
-    n_layers: usize,
-    /// Layers swept, from the top: those passes are the shortest, so that the first results come soonest.
-    layers: Vec<usize>,
-    /// Sites a layer.
-    n_sites: usize,
+    targets: Vec<Target>,
+    /// Rows and columns of the effects' table.
+    shape: (usize, usize),
     n_tokens: usize,
     donors: Option<Donors<B>>,
     trials: Trials<B>,
@@ -110,30 +170,18 @@ impl<B: Backend> SweepTask<B> {
         if spec.targets == Targets::Mlps && spec.edit.is_of_attention() {
             return Err(AblateError::AttentionOfMlps);
         }
-        let mut layers = spec.layers.clone().unwrap_or_else(|| (0..config.n_layers).collect());
-        if let Some(&layer) = layers.iter().find(|layer| **layer >= config.n_layers) {
-            return Err(AblateError::NoSuchLayer { layer, n_layers: config.n_layers });
-        }
-        if layers.is_empty() {
-            return Err(AblateError::NoLayers);
-        }
-        layers.sort_unstable_by(|a, b| b.cmp(a));
-        layers.dedup();
+        let targets = spec.targets(config)?;
         let mut all = Sites::default();
-        for &layer in &layers {
-            for site in spec.sites(config, layer) {
-                let Sites { heads, mlp_out, .. } = Sites::one(site);
-                all.heads.extend(heads);
-                all.mlp_out.extend(mlp_out);
-            }
+        for Target { sites, .. } in &targets {
+            all.heads.extend(&sites.heads);
+            all.mlp_out.extend(&sites.mlp_out);
         }
         let n_tokens = ids.len();
-        let (n_layers, n_sites) = (config.n_layers, spec.sites(config, 0).len());
         // One run of each other prompt serves every site.
         let edits: Edits = vec![spec.intervention(all)].into();
         let trials = Trials::new(config, ids.clone(), spec.metric.clone())?;
         let donors = Some(Donors::plan(config, &ids, edits)?);
-        Ok(Self { spec, n_layers, layers, n_sites, n_tokens, donors, trials })
+        Ok(Self { shape: spec.shape(config), spec, targets, n_tokens, donors, trials })
     }
 
     /// A short piece of the work; true when nothing is left.
@@ -143,42 +191,45 @@ impl<B: Backend> SweepTask<B> {
                 self.donors = Some(donors);
                 return Ok(false);
             }
-            let batches = self.batches(&ground.model.config, &donors.finish());
+            let batches = self.batches(&donors.finish());
             self.trials.extend(batches);
         }
         self.trials.step(ground).await
     }
 
-    /// The edits of each site, those of one layer together as far as there is room.
-    fn batches(&self, config: &ModelConfig, whole: &Edits) -> Vec<Vec<Edits>> {
+    /// The edits of each target, those that begin in one layer together as far as there is room.
+    fn batches(&self, whole: &Edits) -> Vec<Vec<Edits>> {
         let n_rows = self.n_tokens - whole.first_position().min(self.n_tokens - 1);
-        let edits_of = |site: &Site| Edits {
-            interventions: vec![self.spec.intervention(Sites::one(*site))],
+        let edits_of = |target: &Target| Edits {
+            interventions: vec![self.spec.intervention(target.sites.clone())],
             donors: whole.donors.clone(),
         };
         // Lanes of neighbouring layers go together where a layer's are few: they then begin lower than some of them need, but
         // every weight is read once for all of them.
-        let n_together = (MERGED_ROWS / (n_rows * self.n_sites)).max(1);
+        let layers: Vec<&[Target]> = self.targets.chunk_by(|a, b| a.layer == b.layer).collect();
+        let n_widest = layers.iter().map(|layer| layer.len()).max().unwrap_or(1);
+        let n_together = (MERGED_ROWS / (n_rows * n_widest)).max(1);
         let mut batches = Vec::new();
-        for layers in self.layers.chunks(n_together) {
-            let sites: Vec<Site> = layers.iter().flat_map(|&layer| self.spec.sites(config, layer)).collect();
-            let lanes = sites.chunks(lanes_per_batch(n_rows));
-            batches.extend(lanes.map(|sites| sites.iter().map(edits_of).collect()));
+        for layers in layers.chunks(n_together) {
+            let targets: Vec<&Target> = layers.iter().copied().flatten().collect();
+            let lanes = targets.chunks(lanes_per_batch(n_rows));
+            batches.extend(lanes.map(|targets| targets.iter().copied().map(edits_of).collect()));
         }
         batches
     }
 
-    /// Sites done and in all.
+    /// Targets done and in all.
     pub fn progress(&self) -> (usize, usize) {
-        (self.trials.values().len(), self.layers.len() * self.n_sites)
+        (self.trials.values().len(), self.targets.len())
     }
 
     /// Effects so far; NaN where nothing is known yet.
     pub fn partial(&self) -> HeadTable {
-        let mut effects = vec![vec![f32::NAN; self.n_sites]; self.n_layers];
+        let (n_rows, n_columns) = self.shape;
+        let mut effects = vec![vec![f32::NAN; n_columns]; n_rows];
         let clean = self.trials.scorer().map_or(f32::NAN, |scorer| scorer.clean());
-        for (index, value) in self.trials.values().iter().enumerate() {
-            effects[self.layers[index / self.n_sites]][index % self.n_sites] = value - clean;
+        for (value, Target { cell: (row, column), .. }) in self.trials.values().iter().zip(&self.targets) {
+            effects[*row][*column] = value - clean;
         }
         effects
     }

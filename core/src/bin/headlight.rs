@@ -118,6 +118,9 @@ enum Command {
         /// What is edited in turn.
         #[arg(long, value_enum, default_value_t = TargetsArg::Heads)]
         targets: TargetsArg,
+        /// Sets of heads in their place as JSON, such as [["L5H1","L6H9"],["L0H3"]]: the heads of a set are edited together.
+        #[arg(long, conflicts_with = "targets")]
+        sets: Option<String>,
         #[command(flatten)]
         metric: MetricArgs,
     },
@@ -477,7 +480,7 @@ fn run(command: Command, backend: BackendArg) -> anyhow::Result<()> {
             })?)
         }
         Command::Detectors => print(&DOCS),
-        Command::Sweep { model, prompt, kind, edit, edit_positions, targets, metric } => {
+        Command::Sweep { model, prompt, kind, edit, edit_positions, targets, sets, metric } => {
             let edit: Edit = match edit {
                 Some(json) => serde_json::from_str(&json)
                     .context("--edit is no edit like {\"kind\":\"scale\",\"alpha\":-1}")?,
@@ -490,9 +493,12 @@ fn run(command: Command, backend: BackendArg) -> anyhow::Result<()> {
             let spec = SweepSpec {
                 edit,
                 edit_positions: edit_positions.map(|positions| positions.within(n_tokens)).transpose()?,
-                targets: match targets {
-                    TargetsArg::Heads => Targets::Heads,
-                    TargetsArg::Mlps => Targets::Mlps,
+                targets: match (sets, targets) {
+                    (Some(json), _) => Targets::Sets(serde_json::from_str(&json).context(
+                        "--sets is not a list of lists of heads like [[\"L5H1\",\"L6H9\"],[\"L0H3\"]]",
+                    )?),
+                    (None, TargetsArg::Heads) => Targets::Heads,
+                    (None, TargetsArg::Mlps) => Targets::Mlps,
                 },
                 layers: None,
                 metric: metric.spec(n_tokens)?,

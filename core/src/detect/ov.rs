@@ -87,7 +87,16 @@ pub async fn candidates_seen<B: Backend>(
     unembed: &B::Buffer,
 ) -> Result<Vec<f32>, DeviceError> {
     let w_o = ground.backend.matrix(&w_o_rows(ground, layer).await?);
-    ground.backend.download_one(ground.backend.matmul(unembed, &w_o)).await
+    candidates_seen_by(ground, &w_o, unembed).await
+}
+
+/// As [`candidates_seen`], of a layer whose [`w_o_rows`] the backend has taken.
+pub async fn candidates_seen_by<B: Backend>(
+    ground: &Ground<'_, B>,
+    w_o: &B::Matrix,
+    unembed: &B::Buffer,
+) -> Result<Vec<f32>, DeviceError> {
+    ground.backend.download_one(ground.backend.matmul(unembed, w_o)).await
 }
 
 /// Rows of W_U for some tokens with the final gain on them, `[n_tokens, d_model]`.

@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::doc::{Doc, Threshold};
-use super::ov::{OvShape, argmax, candidates_seen, ov_logits, unembed_rows};
+use super::ov::{OvShape, candidates_seen, ov_logits, unembed_rows};
+use super::vocabulary::{TopOfVocabulary, keep_largest, n_chunks};
 use super::{Ask, DetectError, Detector, Findings, Ground, HeadTable, Work};
 use crate::backend::{Backend, DeviceError};
 use crate::hooks::check_vocabulary;
@@ -24,15 +25,18 @@ pub(super) const DETECTOR: Detector = Detector {
                          models from 31 million to 12 billion parameters, and not in every one.",
         score: "For each pair (s, next s) of a class: 1 if, of the class' single-token members, next s has the largest logit of \
                 W_U LN(W_V W_O LN(e(s))), with e(s) = MLP0(LN(W_E s)). The score is the mean over all pairs of all classes. 0 \
-                to 1. Parameters: variant of e(s) (mlp0, with_residual, block0, embedding), cyclic (Sunday to Monday counts, \
-                default true), classes of your own ([{\"name\", \"items\", \"cyclic\"}]).",
+                to 1. Parameters: variant of e(s) (mlp0, with_residual, block0, embedding), among (class, or vocabulary: every \
+                token competes, which is stricter and hundreds of times the work), top_k (next s may be among the k largest, \
+                default 1, at most 100), cyclic (Sunday to Monday counts, default true), classes of your own ([{\"name\", \
+                \"items\", \"cyclic\"}]).",
         stimulus: "Numbers 0 to 200, number words, ordinals, days, months (also short), letters in both cases, Roman numerals, \
                    each with and without a leading space; members that are not a single token are left out, and coverage says \
                    which.",
         source: "Gould et al. 2023, “Successor Heads: Recurring, Interpretable Attention Heads In The Wild”",
         known_confusions: "A head that copies scores 0, one that lowers what it sees can score by chance: copy and predecessor \
                            rates stand beside the score. The pooled score follows the largest classes; the macro average does \
-                           not. May, second, A and I mean other things too.",
+                           not. May, second, A and I mean other things too. Winning within the class hides a logit that is \
+                           low in the whole vocabulary; the line of 0.5 is drawn for the class and the largest logit alone.",
         threshold: Some(Threshold { value: 0.5, source: "Gould et al. 2023" }),
         weights_only: true,
     },
@@ -99,6 +103,8 @@ const MAX_NUMBER: usize = 200;
 #[serde(default, deny_unknown_fields)]
 struct Params {
     variant: Variant,
+    among: Among,
+    top_k: Option<usize>,
     cyclic: Option<bool>,
     classes: Option<Vec<GivenClass>>,
 }
@@ -127,6 +133,20 @@ pub(super) enum Variant {
     /// `W_E s`.
     Embedding,
 }
+
+/// Which tokens compete with the next item.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Among {
+    /// The single-token members of its class, as the paper has it.
+    #[default]
+    Class,
+    /// Every token.
+    Vocabulary,
+}
+
+/// Most tokens that count as raised: more would say nothing of order.
+const MAX_TOP_K: usize = 100;
 
 /// A class under the model's tokenizer.
 #[derive(Clone, Debug, PartialEq)]
@@ -181,7 +201,44 @@ pub(super) struct SuccessorWork {
     /// Every candidate of every class, once.
     tokens: Vec<TokenId>,
     variant: Variant,
+    among: Among,
+    /// Of the candidates, so many with the largest logits count.
+    top_k: usize,
     n_layers: usize,
+    d_vocab: usize,
+}
+
+impl SuccessorWork {
+    fn steps_per_layer(&self) -> usize {
+        match self.among {
+            Among::Class => 1,
+            Among::Vocabulary => n_chunks(self.d_vocab),
+        }
+    }
+
+    fn n_candidates(&self, class: &Class) -> usize {
+        match self.among {
+            Among::Class => class.candidates.len(),
+            Among::Vocabulary => self.d_vocab,
+        }
+    }
+
+    /// What counts as a hit, where it is not the class' largest logit.
+    fn rule(&self) -> String {
+        let among = match self.among {
+            Among::Class => "its class",
+            Among::Vocabulary => "the whole vocabulary",
+        };
+        match (self.among, self.top_k) {
+            (Among::Class, 1) => String::new(),
+            (Among::Vocabulary, 1) => format!(", next of {among}"),
+            (_, top_k) => format!(", next among the {top_k} largest of {among}"),
+        }
+    }
+
+    fn row_of(&self, token: TokenId) -> usize {
+        self.tokens.binary_search(&token).expect("every candidate is among the tokens")
+    }
 }
 
 fn plan(ask: &Ask<'_>) -> Result<Work, DetectError> {
@@ -191,6 +248,10 @@ fn plan(ask: &Ask<'_>) -> Result<Work, DetectError> {
             "this model has no MLP, and the successor score reads tokens as the first MLP leaves them; give {\"variant\": \
              \"embedding\"} or {\"variant\": \"block0\"} to read them otherwise",
         ));
+    }
+    let top_k = params.top_k.unwrap_or(1);
+    if !(1..=MAX_TOP_K).contains(&top_k) {
+        return Err(DetectError::Params(format!("top_k is {top_k}; give 1 to {MAX_TOP_K}")));
     }
     let classes = match &params.classes {
         Some(given) => {
@@ -209,8 +270,9 @@ fn plan(ask: &Ask<'_>) -> Result<Work, DetectError> {
     tokens.sort_unstable();
     tokens.dedup();
     check_vocabulary(&tokens, ask.config)?;
-    let n_layers = ask.config.n_layers;
-    Ok(Work::Successor(SuccessorWork { classes, tokens, variant: params.variant, n_layers }))
+    let (n_layers, d_vocab) = (ask.config.n_layers, ask.config.d_vocab);
+    let Params { variant, among, .. } = params;
+    Ok(Work::Successor(SuccessorWork { classes, tokens, variant, among, top_k, n_layers, d_vocab }))
 }
 
 /// Every class in both spellings, without and with a leading space.
@@ -259,8 +321,8 @@ impl Rates {
 /// What one head says of one class.
 struct ClassResult {
     rates: Rates,
-    /// The winning candidate of each pair's first member.
-    winners: Vec<TokenId>,
+    /// The candidates that count as raised by each pair's first member, most first.
+    raised: Vec<Vec<TokenId>>,
 }
 
 /// What one head says.
@@ -289,21 +351,25 @@ impl HeadResult {
     }
 }
 
-/// The work under way, a layer a step.
+/// The work under way, a layer or a chunk of its vocabulary a step.
 pub(super) struct SuccessorTask<B: Backend> {
     work: SuccessorWork,
     /// `e(s)` of every token and the tokens' unembedding rows, once the first step has made them.
     made: Option<(B::Buffer, B::Buffer)>,
+    /// A layer under way, where the whole vocabulary competes.
+    layer: Option<TopOfVocabulary<B>>,
     layers: Vec<Vec<HeadResult>>,
 }
 
 impl<B: Backend> SuccessorTask<B> {
     pub(super) fn new(work: SuccessorWork) -> Self {
-        Self { work, made: None, layers: Vec::new() }
+        Self { work, made: None, layer: None, layers: Vec::new() }
     }
 
     pub(super) fn progress(&self) -> (usize, usize) {
-        (self.layers.len(), self.work.n_layers)
+        let of_layer = self.layer.as_ref().map_or(0, TopOfVocabulary::n_done);
+        let per_layer = self.work.steps_per_layer();
+        (self.layers.len() * per_layer + of_layer, self.work.n_layers * per_layer)
     }
 
     fn table(&self, number: impl Fn(&HeadResult) -> f32) -> HeadTable {
@@ -324,22 +390,40 @@ impl<B: Backend> SuccessorTask<B> {
                     (as_read, unembed_rows(ground, &self.work.tokens).await?)
                 }
             };
-            self.layers.push(layer_results(ground, &self.work, layer, &made).await?);
+            match self.work.among {
+                Among::Class => self.layers.push(layer_results(ground, &self.work, layer, &made).await?),
+                Among::Vocabulary => {
+                    let mut under_way = match self.layer.take() {
+                        Some(under_way) => under_way,
+                        None => {
+                            let values = values_of(ground, layer, &made.0).await?;
+                            TopOfVocabulary::new(ground, layer, &values, self.work.top_k).await?
+                        }
+                    };
+                    match under_way.step(ground).await? {
+                        true => self.layers.push(results_of(&self.work, layer, under_way.finish())),
+                        false => self.layer = Some(under_way),
+                    }
+                }
+            }
             self.made = Some(made);
         }
         Ok(self.layers.len() == self.work.n_layers)
     }
 
-    pub(super) fn finish(self) -> Findings {
+    pub(super) fn finish(self, tokenizer: &Tokenizer) -> Findings {
         let scored = |class: &&Class| !class.pairs.is_empty();
         let n: usize = self.work.classes.iter().map(|class| class.pairs.len()).sum();
-        // Chance: a guess among the class' candidates, pooled like the score.
+        // Chance: a guess among the candidates, pooled like the score.
         let chance: f64 = self
             .work
             .classes
             .iter()
             .filter(scored)
-            .map(|class| class.pairs.len() as f64 / class.candidates.len() as f64)
+            .map(|class| {
+                let (n_candidates, n_pairs) = (self.work.n_candidates(class), class.pairs.len() as f64);
+                n_pairs * self.work.top_k.min(n_candidates) as f64 / n_candidates as f64
+            })
             .sum::<f64>()
             / n as f64;
         let coverage: Vec<_> = self.work.classes.iter().map(|class| json!({
@@ -353,18 +437,21 @@ impl<B: Backend> SuccessorTask<B> {
         let n_covered = self.work.classes.iter().filter(scored).count();
         Findings {
             stimulus: format!(
-                "{n} pairs of {n_covered} classes whose members are single tokens, e(s) = {}",
-                json!(self.work.variant).as_str().unwrap_or_default()
+                "{n} pairs of {n_covered} classes whose members are single tokens, e(s) = {}{}",
+                json!(self.work.variant).as_str().unwrap_or_default(),
+                self.work.rule()
             ),
             n,
             evidence: json!({
                 "variant": self.work.variant,
+                "among": self.work.among,
+                "top_k": self.work.top_k,
                 "chance": chance,
                 "coverage": coverage,
                 "macro_average": self.table(HeadResult::macro_average),
                 "copy_rate": self.table(|head| head.rates().share(head.rates().n_same)),
                 "predecessor_rate": self.table(|head| head.rates().share(head.rates().n_before)),
-                "best": best.map(|best| evidence_of(best, &self.work)),
+                "best": best.map(|best| evidence_of(best, &self.work, tokenizer)),
             }),
             scores: self.table(HeadResult::score),
             spread: None,
@@ -373,18 +460,20 @@ impl<B: Backend> SuccessorTask<B> {
 }
 
 /// A head's table: each class with its rates, each item with what won.
-fn evidence_of(result: &HeadResult, work: &SuccessorWork) -> serde_json::Value {
+fn evidence_of(result: &HeadResult, work: &SuccessorWork, tokenizer: &Tokenizer) -> serde_json::Value {
     let classes = work.classes.iter().zip(&result.classes).filter(|(class, _)| !class.pairs.is_empty());
     let classes: Vec<_> = classes
         .map(|(class, found)| {
-            let text_of = |id: TokenId| -> &str {
+            let text_of = |id: TokenId| -> String {
                 let pairs = class.pairs.iter();
-                let known = pairs.flat_map(|pair| [(pair.from, &pair.texts[0]), (pair.to, &pair.texts[1])]);
-                known.into_iter().find(|(known, _)| *known == id).map_or("", |(_, text)| text)
+                let mut known =
+                    pairs.flat_map(|pair| [(pair.from, &pair.texts[0]), (pair.to, &pair.texts[1])]);
+                let of_class = known.find(|(known, _)| *known == id).map(|(_, text)| text.clone());
+                of_class.unwrap_or_else(|| tokenizer.spelling(id).text)
             };
-            let rows: Vec<_> = class.pairs.iter().zip(&found.winners).map(|(pair, winner)| json!({
-                "from": pair.texts[0], "wanted": pair.texts[1], "argmax": text_of(*winner), "argmax_id": winner,
-                "hit": *winner == pair.to,
+            let rows: Vec<_> = class.pairs.iter().zip(&found.raised).map(|(pair, raised)| json!({
+                "from": pair.texts[0], "wanted": pair.texts[1], "argmax": text_of(raised[0]), "argmax_id": raised[0],
+                "hit": raised.contains(&pair.to),
             })).collect();
             let rates = found.rates;
             json!({
@@ -441,44 +530,70 @@ fn each_head_its_value(values: &[f32], config: &ModelConfig) -> Vec<f32> {
     .collect()
 }
 
+/// The tokens' values in a layer, `[n_tokens, n_kv_heads * d_head]`.
+async fn values_of<B: Backend>(
+    ground: &Ground<'_, B>,
+    layer: usize,
+    as_read: &B::Buffer,
+) -> Result<Vec<f32>, DeviceError> {
+    let (backend, model) = (ground.backend, ground.model);
+    let block = &model.blocks[layer];
+    let y = backend.rms_norm(as_read, &block.attn_norm, model.config.rms_eps);
+    backend.download_one(backend.matmul(&y, &block.w_v)).await
+}
+
 async fn layer_results<B: Backend>(
     ground: &Ground<'_, B>,
     work: &SuccessorWork,
     layer: usize,
     (as_read, unembed): &(B::Buffer, B::Buffer),
 ) -> Result<Vec<HeadResult>, DeviceError> {
-    let (backend, model) = (ground.backend, ground.model);
-    let (config, block) = (&model.config, &model.blocks[layer]);
-    let y = backend.rms_norm(as_read, &block.attn_norm, config.rms_eps);
-    let values = backend.download_one(backend.matmul(&y, &block.w_v)).await?;
+    let config = &ground.model.config;
+    let values = values_of(ground, layer, as_read).await?;
     let seen = candidates_seen(ground, layer, unembed).await?;
     let shape = OvShape { n_heads: config.n_heads, n_kv_heads: config.n_kv_heads, d_head: config.d_head };
     Ok((0..config.n_heads)
         .map(|head| {
             let logits = ov_logits(&values, &seen, head, shape);
-            let classes = work.classes.iter().map(|class| class_result(class, &work.tokens, &logits));
+            let classes = work.classes.iter().map(|class| {
+                let candidates: Vec<(TokenId, usize)> =
+                    class.candidates.iter().map(|&id| (id, work.row_of(id))).collect();
+                class_result(class, |from| {
+                    let row = &logits[work.row_of(from)];
+                    let mut top = Vec::new();
+                    let of_class = candidates.iter().map(|&(id, column)| (id, row[column]));
+                    keep_largest(&mut top, of_class, work.top_k);
+                    top.into_iter().map(|(id, _)| id).collect()
+                })
+            });
             HeadResult { head: HeadId::new(layer, head), classes: classes.collect() }
         })
         .collect())
 }
 
-/// Who wins among a class' candidates for each of its pairs.
-fn class_result(class: &Class, tokens: &[TokenId], logits: &[Vec<f32>]) -> ClassResult {
-    let row_of = |id: TokenId| tokens.binary_search(&id).expect("every candidate is among the tokens");
-    let columns: Vec<usize> = class.candidates.iter().map(|&id| row_of(id)).collect();
-    let mut rates = Rates { n: class.pairs.len(), ..Rates::default() };
-    let winners = class.pairs.iter().map(|pair| {
-        let row = &logits[row_of(pair.from)];
-        let of_class: Vec<f32> = columns.iter().map(|&column| row[column]).collect();
-        let winner = class.candidates[argmax(&of_class)];
-        rates.n_next += usize::from(winner == pair.to);
-        rates.n_same += usize::from(winner == pair.from);
-        rates.n_before +=
-            usize::from(class.pairs.iter().any(|other| other.to == pair.from && other.from == winner));
-        winner
+/// A layer's results from what each head raises most of the whole vocabulary, `[head][token]`.
+fn results_of(work: &SuccessorWork, layer: usize, tops: Vec<Vec<Vec<TokenId>>>) -> Vec<HeadResult> {
+    let heads = tops.into_iter().enumerate().map(|(head, tops)| {
+        let classes = work.classes.iter();
+        let classes = classes.map(|class| class_result(class, |from| tops[work.row_of(from)].clone()));
+        HeadResult { head: HeadId::new(layer, head), classes: classes.collect() }
     });
-    let winners = winners.collect();
-    ClassResult { rates, winners }
+    heads.collect()
+}
+
+/// What counts as raised for each pair of a class; `raised_by` says it of a pair's first member.
+fn class_result(class: &Class, raised_by: impl Fn(TokenId) -> Vec<TokenId>) -> ClassResult {
+    let mut rates = Rates { n: class.pairs.len(), ..Rates::default() };
+    let raised = class.pairs.iter().map(|pair| {
+        let raised = raised_by(pair.from);
+        rates.n_next += usize::from(raised.contains(&pair.to));
+        rates.n_same += usize::from(raised.contains(&pair.from));
+        let before = class.pairs.iter().filter(|other| other.to == pair.from).map(|other| other.from);
+        rates.n_before += usize::from(before.into_iter().any(|before| raised.contains(&before)));
+        raised
+    });
+    let raised = raised.collect();
+    ClassResult { rates, raised }
 }
 
 #[cfg(test)]
@@ -498,30 +613,33 @@ mod tests {
 
     /// Rates of a head that raises one token of each source.
     fn planted(raised: impl Fn(TokenId) -> TokenId) -> Rates {
-        let tokens = [2, 4, 6, 8];
-        let logits: Vec<Vec<f32>> = (tokens.iter())
-            .map(|&from| tokens.iter().map(|&to| f32::from(to == raised(from))).collect())
-            .collect();
-        class_result(&class(), &tokens, &logits).rates
+        class_result(&class(), |from| vec![raised(from)]).rates
     }
 
     #[test]
     fn a_planted_successor_scores_one_a_copier_and_a_predecessor_nothing() {
         let next =
-            |from| [(2, 6), (6, 4), (4, 8)].into_iter().find(|(f, _)| *f == from).map_or(0, |(_, to)| to);
+            |from| [(2, 6), (6, 4), (4, 8)].into_iter().find(|(f, _)| *f == from).map_or(2, |(_, to)| to);
         let before =
-            |from| [(2, 6), (6, 4), (4, 8)].into_iter().find(|(_, t)| *t == from).map_or(0, |(f, _)| f);
+            |from| [(2, 6), (6, 4), (4, 8)].into_iter().find(|(_, t)| *t == from).map_or(2, |(f, _)| f);
         let (successor, copier, predecessor) = (planted(next), planted(|from| from), planted(before));
         assert_eq!((successor.n, successor.n_next, successor.n_same, successor.n_before), (3, 3, 0, 0));
         assert_eq!((copier.n_next, copier.n_same), (0, 3));
-        // The first item has nothing before it: there the first candidate wins, which is itself.
+        // The first item has nothing before it: there the planted head raises the item itself.
         assert_eq!((predecessor.n_next, predecessor.n_before, predecessor.n_same), (0, 2, 1));
+    }
+
+    #[test]
+    fn of_several_raised_tokens_each_counts() {
+        let both = class_result(&class(), |from| vec![from, from + 2]).rates;
+        // Of (2, 6), (6, 4) and (4, 8), no next item is 2 larger; 4 and 6 have before them 6 and 2, of which 4 raises 6.
+        assert_eq!((both.n, both.n_next, both.n_same, both.n_before), (3, 0, 3, 1));
     }
 
     #[test]
     fn pooled_and_macro_averages_weigh_differently() {
         let rates =
-            |n, n_next| ClassResult { rates: Rates { n, n_next, ..Rates::default() }, winners: Vec::new() };
+            |n, n_next| ClassResult { rates: Rates { n, n_next, ..Rates::default() }, raised: Vec::new() };
         let result =
             HeadResult { head: HeadId::new(0, 0), classes: vec![rates(9, 0), rates(1, 1), rates(0, 0)] };
         assert_eq!((result.score(), result.macro_average()), (0.1, 0.5));

@@ -12,7 +12,7 @@ use crate::ablate::{Metric, MetricSpec};
 use crate::hooks::Intervention;
 use crate::ids::{HeadId, TokenId};
 
-/// `sweep`: every head or MLP edited in turn.
+/// `sweep`: every head, MLP or set of heads edited in turn.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "ts", derive(ts_rs::TS))]
 pub struct SweepRequest {
@@ -41,7 +41,7 @@ pub struct SweepReport {
     pub versus: Option<TokenId>,
     /// The metric without an edit.
     pub clean: f32,
-    /// Edited minus clean, `[layer][head]`, or `[layer][0]` of MLPs.
+    /// Edited minus clean, `[layer][head]`, `[layer][0]` of MLPs, or `[0][set]` of sets of heads.
     pub effects: Vec<Vec<f32>>,
     /// What produced the numbers.
     pub provenance: Provenance,

@@ -1,0 +1,126 @@
+//! The WebGPU backend against the CPU, on whatever adapter this machine has: every hook point, every detector, and what happens
+//! when a device computes wrong numbers or goes away. The tests of edits, restarts, patching and decoding run on it as they are
+//! (`cargo xtask test` calls them twice).
+
+use headlight_core::backend::Device;
+use headlight_core::backend::webgpu::{Wanted, WebGpu};
+use headlight_core::detect::DOCS;
+use headlight_core::engine::{Engine, Loading};
+use headlight_core::hooks::{CaptureSet, LogitPositions, RunPlan};
+use headlight_core::ids::HeadId;
+use headlight_core::report::{DetectRequest, Prompt, RunRequest};
+use headlight_tests::tiny::TinyConfig;
+use headlight_tests::{bundled_file, max_difference, smollm2_loading, tolerance, web_gpu};
+
+fn bundled(model: &str) -> Loading {
+    let file = |name| bundled_file(model, name);
+    let shards = vec![file("model.safetensors")];
+    Loading::from_folder(&file("config.json"), &file("tokenizer.json"), shards, model).expect("opens")
+}
+
+/// The model on the CPU and on a graphics device.
+fn both(loading: Loading) -> (Engine, Engine) {
+    let mut engines = loading.onto(vec![Device::default(), web_gpu()]).finish_all().expect("loads");
+    let gpu = engines.pop().expect("two devices");
+    (engines.pop().expect("two devices"), gpu)
+}
+
+#[test]
+fn every_hook_point_agrees() {
+    let tiny = TinyConfig { n_layers: 3, ..TinyConfig::SMALL };
+    let prompts: [(Loading, Vec<u32>); 3] = [
+        (tiny.loading(1), (0..40).map(|i| i * 7 % 50).collect()),
+        (bundled("induction-2l"), (0..60).map(|i| 20 + i * 13 % 29).collect()),
+        (bundled("successor-2l"), (0..30).map(|i| 3 + i * 5 % 40).collect()),
+    ];
+    for (loading, ids) in prompts {
+        let (cpu, gpu) = both(loading);
+        let has_mlp = cpu.info().d_mlp > 0;
+        let plan = RunPlan {
+            capture: CaptureSet::all(cpu.config()),
+            pattern_heads: vec![HeadId::new(1, 1)],
+            entropy: true,
+            n_argmax_rows: 3,
+            logits: LogitPositions::All,
+            ..RunPlan::default()
+        };
+        let [wanted, got] = [&cpu, &gpu].map(|engine| engine.forward(&ids, &plan).expect("runs"));
+        let mut n_points = 0;
+        for point in plan.capture.iter() {
+            let [wanted, got] =
+                [&wanted, &got].map(|output| output.activations.get(point).expect("kept").clone());
+            assert_eq!(got.shape, wanted.shape, "{point}");
+            // Masked scores are minus infinity in both.
+            let finite = |tensor: &[f32]| -> Vec<f32> {
+                tensor.iter().map(|v| if *v == f32::NEG_INFINITY { -1e9 } else { *v }).collect()
+            };
+            let difference = max_difference(&finite(&got.data), &finite(&wanted.data));
+            let largest = wanted.data.iter().filter(|v| v.is_finite()).fold(1.0f32, |m, v| m.max(v.abs()));
+            assert!(
+                difference <= tolerance::DEVICE * largest,
+                "{point} differs by {difference} of {largest}"
+            );
+            n_points += 1;
+        }
+        assert!(n_points > if has_mlp { 30 } else { 20 });
+        let difference = max_difference(&got.logits.data, &wanted.logits.data);
+        assert!(difference < tolerance::REAL_LOGITS, "logits differ by {difference}");
+        assert_eq!(got.activations.argmax_keys(), wanted.activations.argmax_keys());
+        let nats = |table: &[Vec<f32>]| table.concat();
+        let [wanted, got] = [&wanted, &got].map(|output| nats(output.activations.entropy_nats()));
+        assert!(max_difference(&got, &wanted) < 1e-3);
+    }
+}
+
+#[test]
+fn every_detector_agrees() {
+    let (cpu, gpu) = both(bundled("successor-2l"));
+    let mut n_agreed = 0;
+    for doc in &DOCS {
+        let request = DetectRequest { detector: doc.id.to_owned(), ..DetectRequest::default() };
+        // What the model cannot be asked it cannot be asked on either.
+        let (wanted, got) = match (cpu.detect(&request), gpu.detect(&request)) {
+            (Ok(wanted), Ok(got)) => (wanted, got),
+            (Err(wanted), Err(got)) => {
+                assert_eq!(wanted.to_string(), got.to_string(), "{}", doc.id);
+                continue;
+            }
+            (wanted, got) => panic!("{}: {:?} against {:?}", doc.id, wanted.err(), got.err()),
+        };
+        let difference = max_difference(&got.scores.concat(), &wanted.scores.concat());
+        assert!(difference < 1e-4, "{}: a score differs by {difference}", doc.id);
+        assert_eq!(got.found, wanted.found, "{}", doc.id);
+        n_agreed += 1;
+    }
+    assert!(n_agreed >= 10, "only {n_agreed} detectors ran");
+}
+
+#[test]
+fn the_self_test_passes_a_right_device_and_catches_a_wrong_kernel() {
+    let (cpu, gpu) = both(bundled("successor-2l"));
+    let right = pollster::block_on(gpu.self_test(&cpu)).expect("runs");
+    assert!(right.passed(), "{right:?}");
+    let broken = pollster::block_on(WebGpu::open(Wanted { software: true, broken: true })).expect("opens");
+    let broken = bundled("successor-2l").onto(vec![Device::WebGpu(broken.into())]).finish().expect("loads");
+    let wrong = pollster::block_on(broken.self_test(&cpu)).expect("runs");
+    assert!(!wrong.passed(), "{wrong:?}");
+}
+
+#[test]
+fn smollm2s_logits_agree_with_the_cpus() {
+    let (cpu, gpu) = both(smollm2_loading());
+    let text = "When Mary and John went to the store, John gave a drink to".to_owned();
+    let request = RunRequest { prompt: Prompt::Text(text), top: 20, ..RunRequest::default() };
+    let [wanted, got] = [&cpu, &gpu].map(|engine| engine.run(&request).expect("runs"));
+    let ids = |report: &headlight_core::report::RunReport| -> Vec<u32> {
+        report.logits_top.iter().map(|token| token.id).collect()
+    };
+    assert_eq!(ids(&got), ids(&wanted));
+    let logits = |report: &headlight_core::report::RunReport| -> Vec<f32> {
+        report.logits_top.iter().map(|token| token.logit).collect()
+    };
+    let difference = max_difference(&logits(&got), &logits(&wanted));
+    assert!(difference < tolerance::REAL_LOGITS, "logits differ by {difference}");
+    assert!(max_difference(&got.nll_nats, &wanted.nll_nats) < tolerance::REAL_NATS);
+    assert!(got.provenance.engine.starts_with("webgpu-f32 ("), "{}", got.provenance.engine);
+}
