@@ -55,14 +55,16 @@ pub const BACKEND_VARIABLE: &str = "HEADLIGHT_TEST_BACKEND";
 pub fn web_gpu() -> headlight_core::backend::Device {
     use headlight_core::backend::Device;
     use headlight_core::backend::webgpu::{Wanted, WebGpu};
+    // Never dropped: wgpu keeps state of its own by thread, which may be gone before this.
     thread_local! {
-        static DEVICE: std::cell::OnceCell<Device> = const { std::cell::OnceCell::new() };
+        static DEVICE: std::cell::OnceCell<&'static Device> = const { std::cell::OnceCell::new() };
     }
     let open = || {
         let gpu = pollster::block_on(WebGpu::open(Wanted { software: true, ..Wanted::default() }));
-        Device::WebGpu(gpu.unwrap_or_else(|error| panic!("{error}; run cargo xtask setup")).into())
+        let gpu = gpu.unwrap_or_else(|error| panic!("{error}; run cargo xtask setup"));
+        &*Box::leak(Box::new(Device::WebGpu(gpu.into())))
     };
-    DEVICE.with(|device| device.get_or_init(open).clone())
+    DEVICE.with(|device| (*device.get_or_init(open)).clone())
 }
 
 /// The engine on the backend that these tests run on.

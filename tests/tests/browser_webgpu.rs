@@ -31,9 +31,9 @@ fn assert_close(got: &[(u64, f64)], wanted: &[(u64, f64)]) -> anyhow::Result<()>
 async fn load(browser: &Browser, backend: &str) -> anyhow::Result<String> {
     let load = json!({"model": "induction-2l", "backend": backend});
     browser.eval(&format!("headlight.load({load}).then(() => true)")).await?;
-    let engine =
-        browser.eval(&format!("headlight.run({}).then((r) => r.provenance.engine)", json!({"text": PROMPT})));
-    Ok(engine.await?.as_str().unwrap_or_default().to_owned())
+    let run = format!("headlight.run({}).then((r) => r.provenance.engine)", json!({"text": PROMPT}));
+    let engine = browser.eval(&run).await?;
+    Ok(engine.as_str().unwrap_or_default().to_owned())
 }
 
 async fn badge(browser: &Browser) -> anyhow::Result<(String, String)> {

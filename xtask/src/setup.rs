@@ -337,12 +337,12 @@ pub fn browser(install: Install) -> anyhow::Result<()> {
 /// A driver through which native programs reach a graphics device, or a program that pretends to be one.
 pub fn graphics(install: Install) -> anyhow::Result<()> {
     let folders = ["/usr/share/vulkan/icd.d", "/etc/vulkan/icd.d", "/usr/local/share/vulkan/icd.d"];
-    let has_driver = |folder: &&str| {
+    let has_driver = |folder: &str| {
         let mut files = std::fs::read_dir(folder).into_iter().flatten().flatten();
         files.any(|file| file.path().extension().is_some_and(|extension| extension == "json"))
     };
     // Others bring Metal or Direct3D with them.
-    if !cfg!(target_os = "linux") || folders.iter().any(|folder| has_driver(folder)) {
+    if !cfg!(target_os = "linux") || folders.into_iter().any(has_driver) {
         return Ok(());
     }
     let how = "apt-get install mesa-vulkan-drivers libvulkan1 (Debian), or install your card's Vulkan driver";

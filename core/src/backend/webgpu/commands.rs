@@ -17,7 +17,7 @@ const SLOT: usize = 256;
 const MAX_KERNELS: usize = 256;
 /// Arithmetic that is handed over together at most, floating-point operations: a fifth of a second on the slowest devices that
 /// are worth it, so that the system does not take them for hung.
-const MAX_FLOPS: usize = 20_000_000_000;
+const MAX_FLOPS: u64 = 20_000_000_000;
 /// The largest binding that every device takes, bytes.
 const COMMON_BINDING_BYTES: u64 = 128 << 20;
 
@@ -78,7 +78,7 @@ pub(super) struct Commands {
     /// Parameters of the kernels that are recorded, one slot each.
     params: wgpu::Buffer,
     recording: RefCell<Recording>,
-    flops: Cell<usize>,
+    flops: Cell<u64>,
 }
 
 /// What is recorded and not yet handed over.
@@ -263,7 +263,7 @@ impl Commands {
     }
 
     /// Counts arithmetic that was recorded.
-    pub fn worked(&self, flops: usize) {
+    pub fn worked(&self, flops: u64) {
         self.flops.set(self.flops.get() + flops);
         if self.flops.get() > MAX_FLOPS {
             self.submit(&mut self.recording.borrow_mut());

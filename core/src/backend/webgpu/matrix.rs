@@ -125,7 +125,7 @@ impl GpuMatrix {
                 params.into_iter().map(Param::from).chain([Param::from(self.form.zero())]).collect();
             let groups = [part.n_rows.div_ceil(TILE), n_rows.div_ceil(tile_rows), 1];
             commands.dispatch(kernel, &params, &[x, &part.buffer], &y, groups);
-            commands.worked(2 * n_rows * self.n_in * part.n_rows);
+            commands.worked(2 * n_rows as u64 * self.n_in as u64 * part.n_rows as u64);
         }
         y
     }
