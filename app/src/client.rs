@@ -13,7 +13,7 @@ use crate::live::NewestWins;
 use crate::protocol::{
     Call, ErrorReport, Event, ModelSource, PROTOCOL, Progress, Reply, Request, View, ViewRequest,
 };
-use crate::sharing::{Machine, Together, n_workers, parts, whole};
+use crate::sharing::{Machine, Together, helper_lost, n_workers, parts, whole};
 
 /// Where Trunk puts the worker's entry, relative to the page.
 const WORKER_URL: &str = "./headlight-worker_loader.js";
@@ -67,6 +67,8 @@ pub enum ClientEvent {
     Crashed(ErrorReport),
     /// No worker can be started.
     Dead(ErrorReport),
+    /// A worker that helped with a sweep is gone; its share is done again.
+    HelperLost(ErrorReport),
     /// A script asked for a model: to be loaded by the page, so that it shows.
     ChooseModel(ModelSource),
 }
@@ -437,7 +439,10 @@ impl Client {
                 let answer = helper.help(&shares.source, request.clone(), &steering, tell(part)).await;
                 helper.end();
                 match answer {
-                    Err(error) if error.code != "cancelled" => {}
+                    Err(error) if error.code != "cancelled" => {
+                        together.borrow_mut().restart(part);
+                        self.tell(ClientEvent::HelperLost(helper_lost(error)));
+                    }
                     answer => return answer,
                 }
             }

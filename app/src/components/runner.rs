@@ -201,6 +201,7 @@ fn message_of(event: ClientEvent) -> Msg {
         ClientEvent::Ready { build } => Msg::WorkerReady { build },
         ClientEvent::Crashed(error) => Msg::WorkerCrashed(error),
         ClientEvent::Dead(error) => Msg::WorkerDead(error),
+        ClientEvent::HelperLost(error) => Msg::Failed(error),
         ClientEvent::ChooseModel(source) => Msg::ChooseModel(source),
     }
 }
