@@ -1360,6 +1360,8 @@ seed: number, };
 
 export type StimulusChoice = "generated" | "prompt";
 
+export type Candidates = "own" | "vocabulary";
+
 export type CustomPattern = { 
 /**
  * Offsets as typed, such as `-1, -2`.
