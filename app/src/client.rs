@@ -14,7 +14,7 @@ use crate::protocol::{
     BackendChoice, Call, EngineReport, ErrorReport, Event, ModelSource, PROTOCOL, Progress, Reply, Request,
     View, ViewRequest,
 };
-use crate::sharing::{Machine, Together, n_workers, parts, whole};
+use crate::sharing::{Machine, Together, helper_lost, n_workers, parts, whole};
 
 /// Where Trunk puts the worker's entry, relative to the page.
 const WORKER_URL: &str = "./headlight-worker_loader.js";
@@ -68,6 +68,8 @@ pub enum ClientEvent {
     Crashed(ErrorReport),
     /// No worker can be started.
     Dead(ErrorReport),
+    /// A worker that helped with a sweep is gone; its share is done again.
+    HelperLost(ErrorReport),
     /// A script asked for a model: to be loaded by the page, so that it shows.
     ChooseModel {
         /// The model.
@@ -455,7 +457,10 @@ impl Client {
                 let answer = helper.help(&shares.source, request.clone(), &steering, tell(part)).await;
                 helper.end();
                 match answer {
-                    Err(error) if error.code != "cancelled" => {}
+                    Err(error) if error.code != "cancelled" => {
+                        together.borrow_mut().restart(part);
+                        self.tell(ClientEvent::HelperLost(helper_lost(error)));
+                    }
                     answer => return answer,
                 }
             }

@@ -4,6 +4,7 @@
 mod address;
 mod along;
 mod banner;
+mod choose_file;
 mod detector;
 mod edits;
 mod effect;
@@ -17,6 +18,7 @@ mod inspector;
 mod lab;
 mod layers;
 mod lesson;
+mod modal;
 mod output;
 mod pattern;
 mod picker;

@@ -4,7 +4,7 @@
 use headlight_core::ablate::sweep::Targets;
 use headlight_core::report::{ModelInfo, SweepReport, SweepRequest};
 
-use crate::protocol::Progress;
+use crate::protocol::{ErrorReport, Progress};
 
 /// Models up to this size sweep sooner than another worker has loaded one.
 const MIN_PARAMS: usize = 20_000_000;
@@ -30,7 +30,7 @@ pub struct Machine {
 pub fn n_workers(machine: Machine, model: &ModelInfo, request: &SweepRequest) -> usize {
     let spec = &request.spec;
     let n_positions = spec.edit_positions.as_ref().map_or(usize::MAX, Vec::len);
-    if model.n_params < MIN_PARAMS || spec.targets == Targets::Mlps || n_positions < MIN_POSITIONS {
+    if model.n_params < MIN_PARAMS || spec.targets != Targets::Heads || n_positions < MIN_POSITIONS {
         return 1;
     }
     let memory_bytes = machine.memory_gib.unwrap_or(UNTOLD_MEMORY_GIB) * (1u64 << 30) as f64;
@@ -75,6 +75,19 @@ pub fn whole(request: SweepRequest, parts: Vec<SweepReport>) -> SweepReport {
     SweepReport { effects, request, ..first }
 }
 
+/// What the page says when a helper could not load the model or was ended by the browser.
+pub fn helper_lost(why: ErrorReport) -> ErrorReport {
+    let told = "a worker that helped with the sweep was lost, and its layers are swept again without it: that takes longer, \
+                the numbers are the same";
+    let detail = Some(why.message).into_iter().chain(why.detail).collect::<Vec<_>>().join("; ");
+    ErrorReport {
+        code: "helper_lost".to_owned(),
+        message: told.to_owned(),
+        recoverable: true,
+        detail: Some(detail),
+    }
+}
+
 /// How far the parts are together.
 #[derive(Clone, Debug, Default)]
 pub struct Together(Vec<Option<Progress>>);
@@ -83,6 +96,11 @@ impl Together {
     /// Nothing known of any of the parts.
     pub fn new(n_parts: usize) -> Self {
         Self(vec![None; n_parts])
+    }
+
+    /// Forgets what a part did: it begins again.
+    pub fn restart(&mut self, part: usize) {
+        self.0[part] = None;
     }
 
     /// Takes in what one part says, and gives the sum; `n_all` is the number of edits of all parts.
@@ -104,6 +122,7 @@ impl Together {
 #[cfg(test)]
 mod tests {
     use headlight_core::ablate::sweep::SweepSpec;
+    use headlight_core::ids::HeadId;
     use headlight_core::report::{BosPolicy, Prompt};
 
     use super::*;
@@ -131,6 +150,9 @@ mod tests {
         let mut last = request();
         last.spec.edit_positions = Some(vec![7]);
         assert_eq!(n_workers(machine(8, Some(8.0)), &smollm2, &last), 1, "one position");
+        let mut sets = request();
+        sets.spec.targets = Targets::Sets(vec![[HeadId::new(0, 1), HeadId::new(3, 2)].into()]);
+        assert_eq!(n_workers(machine(8, Some(8.0)), &smollm2, &sets), 1, "sets are in no layer");
     }
 
     #[test]
@@ -158,5 +180,17 @@ mod tests {
         let sum = together.take(1, progress(2, vec![vec![0.25], vec![f32::NAN]]), 4);
         assert_eq!((sum.done, sum.total, sum.elapsed_ms), (3, Some(4), 2.0));
         assert_eq!(sum.scores, Some(vec![vec![0.25], vec![0.5]]));
+        // A part that begins again counts from nothing.
+        together.restart(1);
+        let sum = together.take(0, progress(1, vec![vec![f32::NAN], vec![0.5]]), 4);
+        assert_eq!((sum.done, &sum.scores.expect("scores")[1]), (1, &vec![0.5]));
+        let told = helper_lost(ErrorReport {
+            code: "crashed".to_owned(),
+            message: "the engine crashed".to_owned(),
+            recoverable: true,
+            detail: Some("out of memory".to_owned()),
+        });
+        assert_eq!(told.detail.as_deref(), Some("the engine crashed; out of memory"));
+        assert!(told.recoverable && told.message.contains("the same"), "{told:?}");
     }
 }

@@ -28,7 +28,7 @@ use crate::models::ManifestModel;
 use crate::protocol::{BackendChoice, EditWhere, ErrorReport, ModelFormat, PlacedEdit};
 use crate::state::edits::HeadSet;
 use crate::state::lab::LabSettings;
-use crate::state::settings::{CustomPattern, RetrievalSettings, Settings, StimulusChoice};
+use crate::state::settings::{Candidates, CustomPattern, RetrievalSettings, Settings, StimulusChoice};
 
 /// The file, as it is checked in.
 const CHECKED_IN: &str = include_str!("../../static/embed/headlight.d.ts");
@@ -108,6 +108,7 @@ fn declarations() -> String {
         HeadSet,
         LabSettings,
         StimulusChoice,
+        Candidates,
         CustomPattern,
         RetrievalSettings,
         Settings,

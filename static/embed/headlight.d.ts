@@ -459,7 +459,7 @@ versus: number | null,
  */
 positions: Array<number> | null, };
 
-export type Targets = "heads" | "mlps";
+export type Targets = "heads" | "mlps" | { "sets": Array<Array<HeadId>> };
 
 export type SweepSpec = { 
 /**
@@ -581,7 +581,7 @@ versus: number | null,
  */
 clean: number, 
 /**
- * Edited minus clean, `[layer][head]`, or `[layer][0]` of MLPs.
+ * Edited minus clean, `[layer][head]`, `[layer][0]` of MLPs, or `[0][set]` of sets of heads.
  */
 effects: Array<Array<number>>, 
 /**
@@ -1360,6 +1360,8 @@ seed: number, };
 
 export type StimulusChoice = "generated" | "prompt";
 
+export type Candidates = "own" | "vocabulary";
+
 export type CustomPattern = { 
 /**
  * Offsets as typed, such as `-1, -2`.
@@ -1412,7 +1414,15 @@ custom: CustomPattern,
 /**
  * What the retrieval detector hides and asks.
  */
-retrieval: RetrievalSettings, };
+retrieval: RetrievalSettings, 
+/**
+ * What competes with the next item of a sequence, or with the copied token.
+ */
+candidates: Candidates, 
+/**
+ * Whether the next item may be among the five largest, rather than the largest.
+ */
+is_in_top_five: boolean, };
 
 export type Part = "prompt" | "tokens" | "output" | "ablation" | "map" | "pattern" | "inspector" | "plots" | "lesson";
 

@@ -134,6 +134,18 @@ async fn detectors_name_the_bundled_models_heads_on_the_page() -> anyhow::Result
     browser.wait_until(&format!("{} !== null", by_id("detector-failed")), SOON).await?;
     let told = text_of(&browser, "detector-failed").await?;
     ensure!(told.contains("no MLP"), "{told}");
+    // The whole vocabulary may compete with a token that is copied: a setting that waits for its button.
+    choose(&browser, "measure", "detector:copying_top1").await?;
+    browser.wait_until(&format!("{} !== null", by_id("detector-verdict")), SOON).await?;
+    choose(&browser, "candidates", "vocabulary").await?;
+    wait_for_text(&browser, "detector-offer", "earlier settings").await?;
+    click(&browser, "detector-run").await?;
+    browser
+        .wait_until(
+            "document.querySelector('.detector').textContent.includes('against the whole vocabulary')",
+            SOON,
+        )
+        .await?;
     choose(&browser, "measure", "detector:copying").await?;
     browser.wait_until(&format!("{} !== null", by_id("detector-verdict")), SOON).await?;
     browser.screenshot(&artifact("detector-copying.png")).await?;
@@ -367,6 +379,34 @@ async fn a_sweep_colours_the_map_meets_the_scores_and_is_the_command_lines() -> 
         ensure!((page - native).abs() < 1e-4, "{page} in the page, {native} natively");
     }
     browser.screenshot(&artifact("sweep.png")).await?;
+    // A named set is swept as a whole, as on the command line, beside the sum of what its heads do one by one.
+    for head in ["head-L0H0", "head-L1H2"] {
+        let double = "dispatchEvent(new MouseEvent('dblclick', {bubbles: true}))";
+        browser.eval(&format!("{}.{double}", by_id(head))).await?;
+    }
+    browser.wait_until(&format!("{} !== null", by_id("set-name")), SOON).await?;
+    fill(&browser, "set-name", "the pair").await?;
+    click(&browser, "set-save").await?;
+    wait_for_text(&browser, "set-effects", "the pair").await?;
+    let cells =
+        format!("[...{}.querySelectorAll('tbody td')].map(cell => cell.textContent)", by_id("set-effects"));
+    let cells = browser.eval(&cells).await?;
+    let printed =
+        |index: usize| cells[index].as_str().and_then(|text| text.replace('−', "-").parse::<f64>().ok());
+    let native = |more: &[&str]| -> anyhow::Result<Vec<f64>> {
+        let output = std::process::Command::new(program())
+            .args(["sweep", "--model", "induction-2l", "--text", prompt])
+            .args(more)
+            .current_dir(paths::root())
+            .output()?;
+        Ok(numbers(&serde_json::from_slice(&output.stdout)?))
+    };
+    let (together, alone) = (native(&["--sets", r#"[["L0H0","L1H2"]]"#])?, native(&[])?);
+    ensure!(cells[0] == "2", "{cells}");
+    for (printed, wanted) in [(printed(1), together[0]), (printed(2), alone[0] + alone[6])] {
+        ensure!(printed.is_some_and(|printed| (printed - wanted).abs() < 6e-3), "{cells}: {wanted}");
+    }
+    browser.screenshot(&artifact("sweep-sets.png")).await?;
     browser.close().await
 }
 

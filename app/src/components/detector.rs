@@ -85,6 +85,19 @@ pub fn DetectorPanel() -> impl IntoView {
     }
 }
 
+/// Below the map, so that the map stays in sight: what stands behind the scores.
+#[component]
+pub fn DetectorEvidence() -> impl IntoView {
+    let page = page();
+    let shown = page.select(|state| Shown::of(state.lens_detection()));
+    view! {
+        {move || match shown.get() {
+            Shown::Done(report) => Some(view! { <Evidence report /> }),
+            _ => None,
+        }}
+    }
+}
+
 /// Progress, with the buttons that hold and end the work.
 #[component]
 fn Running() -> impl IntoView {
@@ -171,7 +184,6 @@ fn Found(doc: &'static Doc, report: Arc<DetectReport>) -> impl IntoView {
                 view! { <p class="quiet found">{buttons} {more}</p> }
             })}
         <p class="quiet">{stimulus} {spread.map(|spread| format!(". {spread}"))}</p>
-        <Evidence report=report.clone() />
         <details class="detector-doc" data-testid="detector-doc">
             <summary>"Definition, source, what it confuses"</summary>
             <dl>

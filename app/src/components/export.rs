@@ -5,6 +5,7 @@ use leptos::task::spawn_local;
 use leptos::{html, prelude::*};
 use wasm_bindgen::JsCast;
 
+use super::choose_file::ChooseFile;
 use super::{Page, page};
 use crate::download;
 use crate::export::{Format, ViewKind};
@@ -219,40 +220,20 @@ fn PythonRow(said: RwSignal<String>) -> impl IntoView {
 #[component]
 fn ImportRow() -> impl IntoView {
     let page = page();
-    let input = NodeRef::<html::Input>::new();
+    let on_file = Callback::new(move |file| open(page, file));
     view! {
         <div class="export-row" role="group" aria-label="Import">
             <span class="export-label">"Scores of another run or program"</span>
-            <input
-                type="file"
-                accept=".json,.csv,application/json,text/csv"
-                class="sr-only"
-                tabindex="-1"
-                aria-label="File with scores of heads"
-                data-testid="import-file"
-                node_ref=input
-                on:change=move |_| {
-                    let Some(input) = input.get_untracked() else { return };
-                    if let Some(file) = input.files().and_then(|files| files.get(0)) {
-                        open(page, file);
-                    }
-                    // So that the same file can be chosen again.
-                    input.set_value("");
-                }
-            />
             <div class="export-formats">
-                <button
-                    class="button export-format"
-                    data-testid="import"
+                <ChooseFile
+                    text="Import JSON or CSV …"
                     title="A report of detect or sweep, {metric: [[number per head] per layer]}, or CSV with layer, head and one column a metric"
-                    on:click=move |_| {
-                        if let Some(input) = input.get_untracked() {
-                            input.click();
-                        }
-                    }
-                >
-                    "Import JSON or CSV …"
-                </button>
+                    class="button export-format"
+                    accept=".json,.csv,application/json,text/csv"
+                    label="File with scores of heads"
+                    testid="import-file"
+                    on_file
+                />
             </div>
         </div>
     }

@@ -6,9 +6,10 @@ use headlight_core::report::HeadScores;
 use leptos::prelude::*;
 use wasm_bindgen::JsCast;
 
+use super::detector::{DetectorEvidence, DetectorPanel};
 use super::export::{Also, Export};
 use super::lab::LabPanel;
-use super::{Page, detector::DetectorPanel, page, ranked::Ranked, strongest::Strongest};
+use super::{Page, page, ranked::Ranked, strongest::Strongest};
 use crate::export::ViewKind;
 use crate::state::Msg;
 use crate::state::edits::{EditMark, EditMsg, LayerPart, of_layer};
@@ -103,6 +104,7 @@ pub fn MapCard() -> impl IntoView {
                         .into_any()
                 }
             }}
+            <DetectorEvidence />
         </section>
     }
 }

@@ -2,6 +2,7 @@
 
 use headlight_core::ablate::Metric;
 use headlight_core::ablate::patching::Direction;
+use headlight_core::ids::HeadId;
 use leptos::prelude::*;
 
 use super::progress::JobProgress;
@@ -10,8 +11,8 @@ use crate::protocol::{EditWhere, Reply};
 use crate::state::Msg;
 use crate::state::edits::{EditMsg, kind_of, offered};
 use crate::state::job::JobStage;
-use crate::state::lab::{Experiment, LabMsg, LabSettings};
-use crate::view_model::edits::where_text;
+use crate::state::lab::{Experiment, LabMsg, LabSettings, SetEffect};
+use crate::view_model::edits::{heads_text, where_text};
 use crate::view_model::measure::ranking;
 use crate::view_model::{progress_text, signed_text, token_text};
 
@@ -61,6 +62,7 @@ pub fn LabPanel() -> impl IntoView {
             Some(view! {
                 <div class="detector" data-testid="lab">
                     {settings} <RunLine experiment /> <Finding experiment />
+                    {(experiment == Experiment::Sweep).then(|| view! { <SetEffects /> })}
                 </div>
             })
         }}
@@ -126,8 +128,53 @@ fn missing(experiment: Experiment) -> &'static str {
     match experiment {
         Experiment::Patch => "Give the corrupted prompt.",
         Experiment::Controls => "Edit a head first.",
-        Experiment::Sweep => "This prompt has nothing to measure: no next token, or no repeated one.",
+        Experiment::Sweep | Experiment::SetSweep => {
+            "This prompt has nothing to measure: no next token, or no repeated one."
+        }
         _ => "Waiting for the prompt.",
+    }
+}
+
+/// Named sets of heads, each edited as a whole, once there are any.
+#[component]
+fn SetEffects() -> impl IntoView {
+    let page = page();
+    let has_sets = page.select(|state| state.swept_sets().is_some());
+    let effects = page.select(|state| state.set_effects());
+    let row = |SetEffect { set, together, one_by_one }: SetEffect| {
+        let heads: Vec<HeadId> = set.heads.iter().copied().collect();
+        view! {
+            <tr>
+                <th scope="row" title=heads_text(&heads, usize::MAX)>{set.name}</th>
+                <td>{heads.len()}</td>
+                <td>{signed_text(together)}</td>
+                <td>{one_by_one.map_or_else(|| "not swept".to_owned(), signed_text)}</td>
+            </tr>
+        }
+    };
+    view! {
+        <Show when=move || has_sets.get()>
+            <div class="set-effects">
+                <h3 class="quiet">"Your sets, each edited as a whole"</h3>
+                <RunLine experiment=Experiment::SetSweep />
+                {move || {
+                    let rows = effects.get()?.into_iter().map(row).collect_view();
+                    Some(view! {
+                        <table class="set-table" data-testid="set-effects">
+                            <thead>
+                                <tr>
+                                    <th scope="col">"Set"</th>
+                                    <th scope="col">"Heads"</th>
+                                    <th scope="col">"Together"</th>
+                                    <th scope="col">"One by one, summed"</th>
+                                </tr>
+                            </thead>
+                            <tbody>{rows}</tbody>
+                        </table>
+                    })
+                }}
+            </div>
+        </Show>
     }
 }
 

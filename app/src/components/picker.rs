@@ -1,7 +1,9 @@
 //! The model picker: every model with its size and state, a local file, and deletion from the cache.
 
-use leptos::{html, prelude::*};
+use leptos::prelude::*;
 
+use super::choose_file::ChooseFile;
+use super::modal::Modal;
 use super::{Page, page};
 use crate::models::ManifestModel;
 use crate::protocol::{ModelFormat, ModelSource};
@@ -13,13 +15,8 @@ use crate::view_model::{count_text, size_text};
 #[component]
 pub fn ModelPicker() -> impl IntoView {
     let page = page();
-    let dialog = NodeRef::<html::Dialog>::new();
+    let is_open = RwSignal::new(false);
     let name = page.select(|state| state.model.as_ref().map(|model| model.title.clone()));
-    let close = move || {
-        if let Some(dialog) = dialog.get_untracked() {
-            dialog.close();
-        }
-    };
     let models = page.select(|state| state.models.clone());
     let why_fixed = page.select(|state| state.why_fixed(Fixed::Model));
     view! {
@@ -29,11 +26,7 @@ pub fn ModelPicker() -> impl IntoView {
             disabled=move || why_fixed.get().is_some()
             title=move || why_fixed.get()
             aria-haspopup="dialog"
-            on:click=move |_| {
-                if let Some(dialog) = dialog.get_untracked() {
-                    let _ = dialog.show_modal();
-                }
-            }
+            on:click=move |_| is_open.set(true)
         >
             <span class="sr-only">"Model: "</span>
             <span class="picker-name">
@@ -43,34 +36,18 @@ pub fn ModelPicker() -> impl IntoView {
                 <path d="M1 1l4 4 4-4" fill="none" stroke="currentColor" stroke-width="1.600" />
             </svg>
         </button>
-        <dialog
-            class="picker"
-            node_ref=dialog
-            aria-label="Models"
-            on:click=move |event| {
-                let is_backdrop = dialog
-                    .get_untracked()
-                    .is_some_and(|dialog| event.target().as_ref() == Some(dialog.as_ref()));
-                if is_backdrop {
-                    close();
-                }
-            }
-        >
-            <div class="picker-head">
-                <h2>"Models"</h2>
-                <button class="button" on:click=move |_| close()>"Close"</button>
-            </div>
+        <Modal title="Models" is_open>
             <ul class="model-list">
                 <For each=move || models.get() key=|model| model.source.id.clone() let:model>
-                    <ModelRow model close=Callback::new(move |()| close()) />
+                    <ModelRow model is_open />
                 </For>
             </ul>
             <CurrentModel />
             <div class="picker-foot">
-                <LocalFile close=Callback::new(move |()| close()) />
+                <LocalFile is_open />
                 <p class="quiet">"A local file is read by this page and goes nowhere else."</p>
             </div>
-        </dialog>
+        </Modal>
     }
 }
 
@@ -89,7 +66,7 @@ fn state_text(state: &AppState, model: &ManifestModel) -> String {
 }
 
 #[component]
-fn ModelRow(model: ManifestModel, close: Callback<()>) -> impl IntoView {
+fn ModelRow(model: ManifestModel, is_open: RwSignal<bool>) -> impl IntoView {
     let page = page();
     let id = model.source.id.clone();
     let is_current = {
@@ -112,7 +89,7 @@ fn ModelRow(model: ManifestModel, close: Callback<()>) -> impl IntoView {
                 data-testid=format!("model-option-{id}")
                 aria-current=move || is_current.get().then_some("true")
                 on:click=move |_| {
-                    close.run(());
+                    is_open.set(false);
                     page.send(Msg::ChooseModel(chosen.clone()));
                 }
             >
@@ -165,38 +142,21 @@ fn CurrentModel() -> impl IntoView {
 
 /// Opens a GGUF file of the user's machine.
 #[component]
-fn LocalFile(close: Callback<()>) -> impl IntoView {
+fn LocalFile(is_open: RwSignal<bool>) -> impl IntoView {
     let page = page();
-    let input = NodeRef::<html::Input>::new();
+    let on_file = Callback::new(move |file| {
+        is_open.set(false);
+        open(page, &file);
+    });
     view! {
-        <input
-            type="file"
-            accept=".gguf"
-            class="sr-only"
-            tabindex="-1"
-            aria-label="GGUF file"
-            data-testid="local-file"
-            node_ref=input
-            on:change=move |_| {
-                let Some(input) = input.get_untracked() else { return };
-                if let Some(file) = input.files().and_then(|files| files.get(0)) {
-                    close.run(());
-                    open(page, &file);
-                }
-                // So that the same file can be chosen again.
-                input.set_value("");
-            }
-        />
-        <button
+        <ChooseFile
+            text="Open a local .gguf …"
             class="button"
-            on:click=move |_| {
-                if let Some(input) = input.get_untracked() {
-                    input.click();
-                }
-            }
-        >
-            "Open a local .gguf …"
-        </button>
+            accept=".gguf"
+            label="GGUF file"
+            testid="local-file"
+            on_file
+        />
     }
 }
 

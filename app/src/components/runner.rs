@@ -205,6 +205,7 @@ fn messages_of(event: ClientEvent) -> Vec<Msg> {
         ClientEvent::ChooseModel { source, backend } => {
             backend.map(Msg::ChooseBackend).into_iter().chain([Msg::ChooseModel(source)]).collect()
         }
+        ClientEvent::HelperLost(error) => vec![Msg::Failed(error)],
         ClientEvent::Engine(engine) => vec![Msg::Engine(engine)],
     }
 }

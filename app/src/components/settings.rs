@@ -7,7 +7,7 @@ use leptos::prelude::*;
 use super::{Page, page};
 use crate::state::Msg;
 use crate::state::detection::{DetectorMsg, Setting};
-use crate::state::settings::StimulusChoice;
+use crate::state::settings::{Candidates, StimulusChoice};
 use crate::view_model::lens::Lens;
 
 fn set(page: Page, setting: Setting) {
@@ -20,6 +20,10 @@ pub fn DetectorSettings(doc: &'static Doc) -> impl IntoView {
     match doc.id {
         "custom" => view! { <CustomEditor /> <StimulusMenu /> }.into_any(),
         "retrieval" => view! { <RetrievalEditor /> }.into_any(),
+        "successor" => {
+            view! { <CandidatesMenu own="the members of its class" /> <TopFiveCheck /> }.into_any()
+        }
+        "copying_top1" => view! { <CandidatesMenu own="the other tokens tried" /> }.into_any(),
         _ if Lens::Detector(doc).takes_sequences() => view! { <StimulusMenu /> }.into_any(),
         _ => ().into_any(),
     }
@@ -56,6 +60,52 @@ fn StimulusMenu() -> impl IntoView {
                 {option(StimulusChoice::Generated, "generated", "generated sequences")}
                 {option(StimulusChoice::Prompt, "prompt", "the prompt above")}
             </select>
+        </label>
+    }
+}
+
+/// Which tokens compete; `own` says which are the detector's own.
+#[component]
+fn CandidatesMenu(own: &'static str) -> impl IntoView {
+    let page = page();
+    let is_vocabulary = page.select(|state| state.settings.candidates == Candidates::Vocabulary);
+    view! {
+        <label class="setting">
+            <span>"Against"</span>
+            <select
+                class="select"
+                data-testid="candidates"
+                title="Against the whole vocabulary is stricter, and hundreds of times the work"
+                on:change=move |event| {
+                    let choice = match event_target_value(&event).as_str() {
+                        "vocabulary" => Candidates::Vocabulary,
+                        _ => Candidates::Own,
+                    };
+                    set(page, Setting::Candidates(choice));
+                }
+            >
+                <option value="own" prop:selected=move || !is_vocabulary.get()>{own}</option>
+                <option value="vocabulary" prop:selected=move || is_vocabulary.get()>
+                    "the whole vocabulary (slow)"
+                </option>
+            </select>
+        </label>
+    }
+}
+
+#[component]
+fn TopFiveCheck() -> impl IntoView {
+    let page = page();
+    let is_in_top_five = page.select(|state| state.settings.is_in_top_five);
+    view! {
+        <label class="check">
+            <input
+                type="checkbox"
+                data-testid="in-top-five"
+                prop:checked=move || is_in_top_five.get()
+                on:change=move |event| set(page, Setting::InTopFive(event_target_checked(&event)))
+            />
+            "the next item may be among the five largest"
         </label>
     }
 }

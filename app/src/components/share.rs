@@ -4,6 +4,7 @@ use leptos::{html, prelude::*};
 use wasm_bindgen_futures::JsFuture;
 
 use super::address::address_of;
+use super::modal::Modal;
 use super::page;
 use crate::state::Msg;
 use crate::state::share::Verdict;
@@ -13,7 +14,6 @@ use crate::view_model::share::{markdown, qr_path, verdict_text};
 #[component]
 pub fn Share() -> impl IntoView {
     let page = page();
-    let dialog = NodeRef::<html::Dialog>::new();
     let is_open = RwSignal::new(false);
     let has_numbers = RwSignal::new(true);
     // Made only while somebody looks: a link is packed anew at every change.
@@ -34,43 +34,16 @@ pub fn Share() -> impl IntoView {
     let lacks_numbers = move || {
         has_numbers.get() && link.with(|link| link.as_ref().is_some_and(|link| link.numbers.is_none()))
     };
-    let close = move || {
-        if let Some(dialog) = dialog.get_untracked() {
-            dialog.close();
-        }
-    };
     view! {
         <button
             class="button"
             data-testid="share"
             aria-haspopup="dialog"
-            on:click=move |_| {
-                is_open.set(true);
-                if let Some(dialog) = dialog.get_untracked() {
-                    let _ = dialog.show_modal();
-                }
-            }
+            on:click=move |_| is_open.set(true)
         >
             "Share"
         </button>
-        <dialog
-            class="picker"
-            node_ref=dialog
-            aria-label="Share this view"
-            on:close=move |_| is_open.set(false)
-            on:click=move |event| {
-                let is_backdrop = dialog
-                    .get_untracked()
-                    .is_some_and(|dialog| event.target().as_ref() == Some(dialog.as_ref()));
-                if is_backdrop {
-                    close();
-                }
-            }
-        >
-            <div class="picker-head">
-                <h2>"Share this view"</h2>
-                <button class="button" on:click=move |_| close()>"Close"</button>
-            </div>
+        <Modal title="Share this view" is_open>
             <div class="share">
                 <p class="quiet">
                     "The link holds everything that is shown: model, prompt, heads, edits, settings. It goes nowhere by itself; the part behind # is never sent to a server."
@@ -111,7 +84,7 @@ pub fn Share() -> impl IntoView {
                     None => view! { <p class="quiet">"Too long for a QR code that a phone can read."</p> }.into_any(),
                 }}
             </div>
-        </dialog>
+        </Modal>
     }
 }
 

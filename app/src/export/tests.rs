@@ -30,23 +30,7 @@ fn provenance_of_run() -> Provenance {
 }
 
 fn info() -> ModelInfo {
-    ModelInfo {
-        name: "m".to_owned(),
-        family: "llama".to_owned(),
-        sha256: "aa".to_owned(),
-        tokenizer_sha256: "tt".to_owned(),
-        n_layers: 2,
-        n_heads: 3,
-        n_kv_heads: 3,
-        d_model: 8,
-        d_head: 1,
-        d_mlp: 4,
-        d_vocab: 10,
-        n_ctx: 128,
-        bos_id: Some(0),
-        adds_bos: false,
-        n_params: 1,
-    }
+    ModelInfo { n_heads: 3, n_kv_heads: 3, d_mlp: 4, ..crate::state::tests::info() }
 }
 
 fn logit(id: u32, token: &str, logit: f32) -> TokenLogit {

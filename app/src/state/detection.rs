@@ -7,7 +7,7 @@ use headlight_core::detect::AttentionTarget;
 use headlight_core::report::{DetectReport, DetectRequest};
 
 use super::job::{JobEvent, JobStage};
-use super::settings::{Settings, StimulusChoice};
+use super::settings::{Candidates, Settings, StimulusChoice};
 use super::{AppState, Task, preview_strongest, run_for_pattern};
 use crate::protocol::{Call, Reply};
 use crate::view_model::lens::Lens;
@@ -80,6 +80,10 @@ pub enum Setting {
     Question(String),
     /// Whether the strongest heads are switched off too.
     Causal(bool),
+    /// What competes in a score read off the weights.
+    Candidates(Candidates),
+    /// Whether the next item may be among the five largest.
+    InTopFive(bool),
 }
 
 /// Why a finished detector's scores are not those of the settings as they are now.
@@ -212,7 +216,7 @@ impl AppState {
 }
 
 fn set(state: &mut AppState, setting: Setting) -> Vec<Task> {
-    let Settings { stimulus, custom, retrieval } = &mut state.settings;
+    let Settings { stimulus, custom, retrieval, candidates, is_in_top_five } = &mut state.settings;
     match setting {
         Setting::Stimulus(choice) => {
             *stimulus = choice;
@@ -232,6 +236,8 @@ fn set(state: &mut AppState, setting: Setting) -> Vec<Task> {
         Setting::Needle(needle) => retrieval.needle = needle,
         Setting::Question(question) => retrieval.question = question,
         Setting::Causal(is_causal) => retrieval.is_causal = is_causal,
+        Setting::Candidates(choice) => *candidates = choice,
+        Setting::InTopFive(is_in) => *is_in_top_five = is_in,
     }
     Vec::new()
 }

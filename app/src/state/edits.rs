@@ -6,7 +6,7 @@ use headlight_core::hooks::{Edit, Intervention, PatternTarget, Sites};
 use headlight_core::ids::HeadId;
 use serde::{Deserialize, Serialize};
 
-use super::{AppState, Task, run};
+use super::{AppState, Task, lab, run};
 use crate::protocol::{EditWhere, PlacedEdit};
 
 /// Heads under a name.
@@ -164,11 +164,13 @@ pub(super) fn update(state: &mut AppState, msg: EditMsg) -> Vec<Task> {
         EditMsg::SaveSet(name) => {
             let heads = state.edits.heads();
             add_set(state, HeadSet { name, heads });
+            return lab::follow(state);
         }
         EditMsg::DropSet(index) => {
             if index < state.edits.sets.len() {
                 state.edits.sets.remove(index);
             }
+            return lab::follow(state);
         }
     }
     if state.edits.list == before { Vec::new() } else { run(state, 0) }

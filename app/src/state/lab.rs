@@ -15,6 +15,7 @@ use headlight_core::report::{
 };
 use serde::{Deserialize, Serialize};
 
+use super::edits::HeadSet;
 use super::job::{JobEvent, JobStage};
 use super::{AppState, Task, preview_strongest, run_for_pattern};
 use crate::protocol::{Call, EditWhere, Reply};
@@ -32,6 +33,8 @@ pub enum Experiment {
     Sweep,
     /// Every MLP edited in turn.
     MlpSweep,
+    /// Every named set of heads edited in turn.
+    SetSweep,
     /// Direct logit attribution.
     Dla,
     /// The logit lens.
@@ -102,6 +105,17 @@ impl Default for LabSettings {
             seed: 0,
         }
     }
+}
+
+/// What a sweep of named sets found of one.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SetEffect {
+    /// The set.
+    pub set: HeadSet,
+    /// Edited minus clean, all its heads edited at once.
+    pub together: f32,
+    /// The sum of its heads' own effects.
+    pub one_by_one: Option<f32>,
 }
 
 /// Experiments and what is asked of them.
@@ -183,10 +197,11 @@ impl AppState {
         let n_tokens = view.tokens.ids.len();
         let (interventions, settings) = (self.edits.resolved(n_tokens), &self.lab.settings);
         Some(match experiment {
-            Experiment::Sweep | Experiment::MlpSweep => {
+            Experiment::Sweep | Experiment::MlpSweep | Experiment::SetSweep => {
                 let targets = match experiment {
                     Experiment::Sweep => Targets::Heads,
-                    _ => Targets::Mlps,
+                    Experiment::MlpSweep => Targets::Mlps,
+                    _ => Targets::Sets(self.swept_sets()?.into_iter().map(|set| set.heads).collect()),
                 };
                 if targets == Targets::Mlps && settings.sweep_edit.is_of_attention() {
                     return None;
@@ -244,6 +259,30 @@ impl AppState {
                 Call::Effect(super::view_request(self))
             }
         })
+    }
+
+    /// Named sets whose heads the model has; `None` without any.
+    pub fn swept_sets(&self) -> Option<Vec<HeadSet>> {
+        let is_there = |set: &&HeadSet| set.heads.iter().all(|&head| self.has_head(head));
+        let sets: Vec<HeadSet> = self.edits.sets.iter().filter(is_there).cloned().collect();
+        (!sets.is_empty()).then_some(sets)
+    }
+
+    /// What the sweep of named sets found: each set, its effect, and the sum of what its heads do one by one where every head
+    /// was swept too.
+    pub fn set_effects(&self) -> Option<Vec<SetEffect>> {
+        let Reply::Sweep(report) = self.found(Experiment::SetSweep)? else { return None };
+        let alone = match self.found(Experiment::Sweep) {
+            Some(Reply::Sweep(heads)) => Some(&heads.effects),
+            _ => None,
+        };
+        let effects = report.effects.first()?.iter();
+        let row = |(set, &together): (HeadSet, &f32)| {
+            let one_by_one =
+                alone.map(|alone| set.heads.iter().map(|head| alone[head.layer][head.head]).sum());
+            SetEffect { set, together, one_by_one }
+        };
+        Some(self.swept_sets()?.into_iter().zip(effects).map(row).collect())
     }
 
     /// The metric of sweeps on this prompt; `None` where it has nothing to be measured on.
@@ -321,6 +360,9 @@ pub(super) fn follow(state: &mut AppState) -> Vec<Task> {
     let mut wanted = vec![Experiment::Effect];
     match state.lens.experiment() {
         Some(Experiment::Dla) => wanted.push(Experiment::Dla),
+        Some(Experiment::Sweep) if state.is_live_model() => {
+            wanted.extend([Experiment::Sweep, Experiment::SetSweep]);
+        }
         Some(experiment) if state.is_live_model() => wanted.push(experiment),
         _ => {}
     }
@@ -357,8 +399,12 @@ pub(super) fn take(state: &mut AppState, job_id: u32, event: JobEvent) -> Vec<Ta
         JobEvent::Done(reply) => {
             job.stage = JobStage::Done(reply);
             let has_mlp = state.model.as_ref().is_some_and(|model| model.info.d_mlp > 0);
-            if experiment == Experiment::Sweep && has_mlp {
-                return start(state, Experiment::MlpSweep);
+            if experiment == Experiment::Sweep {
+                let mut tasks = if has_mlp { start(state, Experiment::MlpSweep) } else { Vec::new() };
+                if state.found(Experiment::SetSweep).is_none() {
+                    tasks.extend(start(state, Experiment::SetSweep));
+                }
+                return tasks;
             }
             if state.lens.experiment() == Some(experiment) {
                 preview_strongest(state);

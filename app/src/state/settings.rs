@@ -20,6 +20,21 @@ pub enum StimulusChoice {
     Prompt,
 }
 
+/// Which tokens compete in a score read off the weights.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
+#[serde(rename_all = "snake_case")]
+pub enum Candidates {
+    /// The detector's own: the members of a class, or the tokens that are tried.
+    #[default]
+    Own,
+    /// Every token of the vocabulary.
+    Vocabulary,
+}
+
+/// Largest logits that count where more than the first does.
+const TOP_K: usize = 5;
+
 /// Every setting of detectors.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(ts_rs::TS))]
@@ -31,6 +46,10 @@ pub struct Settings {
     pub custom: CustomPattern,
     /// What the retrieval detector hides and asks.
     pub retrieval: RetrievalSettings,
+    /// What competes with the next item of a sequence, or with the copied token.
+    pub candidates: Candidates,
+    /// Whether the next item may be among the five largest, rather than the largest.
+    pub is_in_top_five: bool,
 }
 
 impl Settings {
@@ -45,7 +64,21 @@ impl Settings {
         match detector {
             "custom" => self.custom.params(),
             "retrieval" => Ok(self.retrieval.params()),
+            "successor" => Ok(self.ov_params(self.is_in_top_five.then_some(TOP_K))),
+            "copying_top1" => Ok(self.ov_params(None)),
             _ => Ok(Value::Null),
+        }
+    }
+
+    /// The parameters that differ from the detector's defaults.
+    fn ov_params(&self, top_k: Option<usize>) -> Value {
+        let among = (self.candidates == Candidates::Vocabulary).then(|| ("among", json!("vocabulary")));
+        let top_k = top_k.map(|top_k| ("top_k", json!(top_k)));
+        match (among, top_k) {
+            (None, None) => Value::Null,
+            (among, top_k) => {
+                among.into_iter().chain(top_k).map(|(name, value)| (name.to_owned(), value)).collect()
+            }
         }
     }
 }
@@ -237,6 +270,19 @@ mod tests {
         assert!(settings.reads_prompt("custom") && !settings.reads_prompt("induction"));
         settings.stimulus = StimulusChoice::Prompt;
         assert!(settings.reads_prompt("induction"));
+    }
+
+    #[test]
+    fn weights_are_read_against_what_was_chosen() {
+        let mut settings = Settings::default();
+        let params = |settings: &Settings| ["successor", "copying_top1"].map(|id| settings.params(id));
+        assert_eq!(params(&settings), [Ok(Value::Null), Ok(Value::Null)]);
+        settings.is_in_top_five = true;
+        assert_eq!(params(&settings), [Ok(json!({ "top_k": 5 })), Ok(Value::Null)]);
+        settings.candidates = Candidates::Vocabulary;
+        let wanted = [json!({ "among": "vocabulary", "top_k": 5 }), json!({ "among": "vocabulary" })];
+        assert_eq!(params(&settings), wanted.map(Ok));
+        assert_eq!(settings.params("copying"), Ok(Value::Null));
     }
 
     #[test]

@@ -1,14 +1,15 @@
 //! Tests of the state's one writer.
 
 use headlight_core::ablate::Metric;
+use headlight_core::ablate::sweep::Targets;
 use headlight_core::hooks::{Edit, Intervention};
 use headlight_core::report::{
     DetectRequest, HeadScores, PatternReport, Provenance, RunReport, SweepReport, TokenLogit,
 };
 
 use super::detection::{Outdated, Setting};
-use super::edits::{LayerPart, of_layer};
-use super::lab::{Experiment, LabSettings, repeated_positions};
+use super::edits::{HeadSet, LayerPart, of_layer};
+use super::lab::{Experiment, LabSettings, SetEffect, repeated_positions};
 use super::settings::StimulusChoice;
 use super::*;
 use crate::protocol::{Comparison, EditWhere, PlacedEdit, Reply};
@@ -610,6 +611,39 @@ fn a_sweep_counts_only_for_the_prompt_and_settings_that_it_was_asked_for() {
     assert_eq!(state.lens_scores(), None);
     let tasks = answer(&mut state, view(HeadId::new(0, 0), Some(HeadId::new(0, 0))));
     assert!(tasks.contains(&Task::StopJob(second.0)), "{tasks:?}");
+}
+
+#[test]
+fn named_sets_are_swept_beside_the_heads_and_compared_with_them() {
+    let mut state = loaded_state();
+    answer(&mut state, view(HeadId::new(0, 0), Some(HeadId::new(0, 0))));
+    let set = |name: &str, heads: &[(usize, usize)]| HeadSet {
+        name: name.to_owned(),
+        heads: heads.iter().map(|&(layer, head)| HeadId::new(layer, head)).collect(),
+    };
+    let mine = set("mine", &[(0, 1), (1, 7)]);
+    state.edits.sets = vec![mine.clone(), set("another model's", &[(9, 0)])];
+    let tasks = update(&mut state, Msg::SetLens(Lens::Sweep));
+    let calls: Vec<(u32, &Call)> =
+        tasks.iter().filter_map(|task| job_task(std::slice::from_ref(task))).collect();
+    let targets = |(_, call): &(u32, &Call)| match call {
+        Call::Sweep(request) => request.spec.targets.clone(),
+        call => panic!("{call:?} is no sweep"),
+    };
+    assert_eq!(
+        calls.iter().map(targets).collect::<Vec<_>>(),
+        [Targets::Heads, Targets::Sets(vec![mine.heads.clone()])]
+    );
+    swept(&mut state, calls[1], -0.75);
+    let effect = |one_by_one| SetEffect { set: mine.clone(), together: -0.75, one_by_one };
+    assert_eq!(state.set_effects(), Some(vec![effect(None)]));
+    swept(&mut state, calls[0], -0.25);
+    assert_eq!(state.set_effects(), Some(vec![effect(Some(-0.5))]));
+    // Another set: the numbers of the old ones go until the new ones come.
+    let tasks = update(&mut state, Msg::Edit(EditMsg::DropSet(1)));
+    assert_eq!(tasks, [], "the one that is left is the one that was swept");
+    update(&mut state, Msg::Edit(EditMsg::DropSet(0)));
+    assert_eq!((state.set_effects(), state.wanted_call(Experiment::SetSweep)), (None, None));
 }
 
 #[test]

@@ -6,7 +6,8 @@
 
 use std::collections::BTreeSet;
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 
 use crate::ids::{BlockHook, HeadId, HookPoint, TokenId};
@@ -55,7 +56,7 @@ impl PatternTarget {
 /// What is done. The first five act on values at any [`Site`], the others on a head's attention.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "ts", derive(ts_rs::TS))]
-#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields, remote = "Self")]
 pub enum Edit {
     /// `x := 0`.
     Zero {},
@@ -115,6 +116,19 @@ pub enum Edit {
 
 fn one() -> f32 {
     1.0
+}
+
+// Read by way of a plain value, whatever it stands in: one reader in the page's wasm, where each format's own would take 20 KB.
+impl<'de> Deserialize<'de> for Edit {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::deserialize(Value::deserialize(deserializer)?).map_err(D::Error::custom)
+    }
+}
+
+impl Serialize for Edit {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        Self::serialize(self, serializer)
+    }
 }
 
 impl Edit {
