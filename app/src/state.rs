@@ -342,8 +342,13 @@ pub enum Msg {
     CachedKnown(Vec<String>),
     /// The user chose a model: of the manifest, or a local file by its `blob:` address.
     ChooseModel(ModelSource),
-    /// The user chose what to compute on; the model is loaded there.
-    ChooseBackend(BackendChoice),
+    /// What to compute on was chosen.
+    ChooseBackend {
+        /// The choice.
+        backend: BackendChoice,
+        /// Whether the model is loaded there at once.
+        reload: bool,
+    },
     /// Another engine answers from now on.
     Engine(EngineReport),
     /// Progress of a load.
@@ -539,9 +544,9 @@ pub fn update(state: &mut AppState, msg: Msg) -> Vec<Task> {
             });
             load(state, source)
         }
-        Msg::ChooseBackend(backend) => {
+        Msg::ChooseBackend { backend, reload } => {
             state.backend = backend;
-            let live = state.model.as_ref().filter(|model| model.is_live);
+            let live = state.model.as_ref().filter(|model| reload && model.is_live);
             live.map(|model| model.source.clone()).map_or_else(Vec::new, |source| load(state, source))
         }
         Msg::Engine(engine) => {

@@ -69,7 +69,10 @@ pub fn EngineBadge() -> impl IntoView {
             <select
                 aria-label="Compute on"
                 data-testid="backend-choice"
-                on:change=move |event| page.send(Msg::ChooseBackend(choice_of(&event_target_value(&event))))
+                on:change=move |event| {
+                    let backend = choice_of(&event_target_value(&event));
+                    page.send(Msg::ChooseBackend { backend, reload: true });
+                }
             >
                 {CHOICES
                     .map(|(value, label)| {

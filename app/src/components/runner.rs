@@ -203,7 +203,8 @@ fn messages_of(event: ClientEvent) -> Vec<Msg> {
         ClientEvent::Crashed(error) => vec![Msg::WorkerCrashed(error)],
         ClientEvent::Dead(error) => vec![Msg::WorkerDead(error)],
         ClientEvent::ChooseModel { source, backend } => {
-            backend.map(Msg::ChooseBackend).into_iter().chain([Msg::ChooseModel(source)]).collect()
+            let wish = backend.map(|backend| Msg::ChooseBackend { backend, reload: false });
+            wish.into_iter().chain([Msg::ChooseModel(source)]).collect()
         }
         ClientEvent::HelperLost(error) => vec![Msg::Failed(error)],
         ClientEvent::Engine(engine) => vec![Msg::Engine(engine)],

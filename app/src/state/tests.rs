@@ -672,3 +672,17 @@ fn repeated_tokens_are_those_that_follow_a_pair_seen_before() {
     assert_eq!(repeated_positions(&[5, 6, 7]), Vec::<usize>::new());
     assert_eq!(repeated_positions(&[]), Vec::<usize>::new());
 }
+
+#[test]
+fn another_backend_loads_the_model_there_and_a_wish_alone_loads_nothing() {
+    let mut state = loaded_state();
+    let wish = |reload| Msg::ChooseBackend { backend: BackendChoice::Webgpu, reload };
+    assert_eq!(update(&mut state, wish(false)), Vec::new());
+    assert_eq!(state.backend, BackendChoice::Webgpu);
+    let tasks = update(&mut state, wish(true));
+    let loads = |task: &Task| matches!(task, Task::Load { backend: BackendChoice::Webgpu, .. });
+    assert!(tasks.iter().any(loads), "{tasks:?}");
+    let engine = EngineReport { is_gpu: true, ..EngineReport::default() };
+    update(&mut state, Msg::Engine(engine.clone()));
+    assert_eq!(state.model.map(|model| model.engine), Some(engine));
+}
