@@ -1,6 +1,6 @@
 //! The WebGPU backend against the CPU, on whatever adapter this machine has: every hook point, every detector, and what happens
-//! when a device computes wrong numbers or goes away. The tests of edits, restarts, patching and decoding run on it as they are
-//! (`cargo xtask test` calls them twice).
+//! when a device computes wrong numbers or goes away. The tests of edits, restarts, patching and continuations run on it as
+//! they are (`cargo xtask test` calls them twice).
 
 use headlight_core::backend::Device;
 use headlight_core::backend::webgpu::{Wanted, WebGpu};
