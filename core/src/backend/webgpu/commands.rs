@@ -107,11 +107,9 @@ impl Commands {
         let adapter = instance.request_adapter(&options).await;
         let adapter = adapter.map_err(|error| OpenError::NoAdapter(error.to_string()))?;
         let info = adapter.get_info();
-        let name = [&info.name, &info.driver, &info.vendor.to_string()]
-            .into_iter()
-            .find(|name| !name.is_empty())
-            .cloned()
-            .unwrap_or_default();
+        // Browsers mostly keep it back.
+        let named = [info.name, info.driver].into_iter().find(|name| !name.is_empty());
+        let name = named.unwrap_or_else(|| "an adapter without a name".to_owned());
         let is_software = info.device_type == wgpu::DeviceType::Cpu || is_software_name(&name);
         if is_software && !wanted.software {
             return Err(OpenError::Software(name));
