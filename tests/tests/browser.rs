@@ -251,7 +251,10 @@ async fn bad_input_is_told_and_the_page_stays_usable() -> anyhow::Result<()> {
         ("headlight.detect({detector: 'inductoin'})", "there is no detector"),
         ("headlight.detect({detector: 'induction', sequences: [[1, 2, 3]]})", "no token twice"),
         ("headlight.load({model: 'no-such-model'})", "no model"),
-        ("headlight.load({model: 'induction-2l', backend: 'abacus'})", "no backend"),
+        (
+            "headlight.load({model: 'induction-2l', backend: 'abacus'})",
+            "expected one of `auto`, `cpu`, `webgpu`",
+        ),
         ("headlight.load({model: './index.html'})", "web page"),
         ("headlight.load({model: './missing.gguf'})", "404"),
     ];
