@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::svg::{escape, wrap};
 use super::*;
-use crate::protocol::{Call, Comparison, EngineReport, Reply, View};
+use crate::protocol::{Call, Comparison, Reply, View};
 use crate::state::edits::EditMsg;
 use crate::state::job::JobStage;
 use crate::state::lab::{Experiment, Job};
@@ -87,19 +87,7 @@ fn done(state: &mut AppState, experiment: Experiment, reply: Reply) {
 
 /// A model with a hostile prompt and a name to match, two heads edited, one held, and every experiment done.
 fn state(theme: Theme) -> AppState {
-    let mut state = AppState::default();
-    update(&mut state, Msg::WorkerReady { build: "1".to_owned() });
-    let load_id = state.loading.as_ref().expect("the bundled model").load_id;
-    update(
-        &mut state,
-        Msg::Loaded {
-            load_id,
-            info: info(),
-            engine: EngineReport::default(),
-            cached: false,
-            cache_note: None,
-        },
-    );
+    let mut state = crate::state::tests::loaded_with(info());
     update(&mut state, Msg::SetTheme(ThemeChoice::Fixed(theme)));
     update(&mut state, Msg::SetPrompt(HOSTILE.to_owned()));
     update(&mut state, Msg::Edit(EditMsg::Toggle(HeadId::new(0, 1))));

@@ -82,21 +82,23 @@ fn load_id(state: &AppState) -> u32 {
     state.loading.as_ref().map(|loading| loading.load_id).expect("a model is being loaded")
 }
 
+/// A model comes in.
+fn loaded_msg(load_id: u32, info: ModelInfo) -> Msg {
+    let engine = EngineReport::default();
+    Msg::Loaded { load_id, info, engine, cached: false, cache_note: None }
+}
+
 /// A state whose bundled model has loaded.
 pub(super) fn loaded_state() -> AppState {
+    loaded_with(info())
+}
+
+/// The same with a model of other sizes.
+pub(crate) fn loaded_with(info: ModelInfo) -> AppState {
     let mut state = AppState::default();
     update(&mut state, Msg::WorkerReady { build: "1".to_owned() });
     let load_id = load_id(&state);
-    update(
-        &mut state,
-        Msg::Loaded {
-            load_id,
-            info: info(),
-            engine: EngineReport::default(),
-            cached: false,
-            cache_note: None,
-        },
-    );
+    update(&mut state, loaded_msg(load_id, info));
     state
 }
 
@@ -121,16 +123,7 @@ fn the_bundled_model_opens_first_and_the_prompt_runs() {
         tasks.iter().any(|task| matches!(task, Task::Load { source, .. } if source.id == "induction-2l"))
     );
     let load_id = load_id(&state);
-    let tasks = update(
-        &mut state,
-        Msg::Loaded {
-            load_id,
-            info: info(),
-            engine: EngineReport::default(),
-            cached: false,
-            cache_note: None,
-        },
-    );
+    let tasks = update(&mut state, loaded_msg(load_id, info()));
     assert_eq!(view_task(&tasks).map(|(_, request)| request.text.as_str()), Some(FIRST_PROMPT));
 }
 
@@ -240,16 +233,7 @@ fn a_crash_keeps_prompt_and_ablations_and_the_model_comes_back() {
     update(&mut state, Msg::WorkerReady { build: "1".to_owned() });
     assert!(state.problem.is_some(), "the banner stays until it is read");
     let load_id = load_id(&state);
-    let tasks = update(
-        &mut state,
-        Msg::Loaded {
-            load_id,
-            info: info(),
-            engine: EngineReport::default(),
-            cached: false,
-            cache_note: None,
-        },
-    );
+    let tasks = update(&mut state, loaded_msg(load_id, info()));
     let request = view_task(&tasks).map(|(_, request)| request.clone()).expect("a run");
     assert_eq!((request.text.as_str(), request.edits.len()), ("mine", 1));
 }
