@@ -28,6 +28,19 @@ fn now_ms() -> f64 {
     scope().performance().map_or(0.0, |performance| performance.now())
 }
 
+/// What a future gives, or nothing if that takes longer.
+async fn within_ms<T>(limit_ms: i32, future: impl Future<Output = T>) -> Option<T> {
+    let late = js_sys::Promise::new(&mut |resolve, _| {
+        let set = scope().set_timeout_with_callback_and_timeout_and_arguments_0(&resolve, limit_ms);
+        set.expect("workers have timers");
+    });
+    let future = std::pin::pin!(future);
+    match futures::future::select(future, wasm_bindgen_futures::JsFuture::from(late)).await {
+        futures::future::Either::Left((value, _)) => Some(value),
+        futures::future::Either::Right(_) => None,
+    }
+}
+
 /// Listens for requests, then tells the page so.
 pub fn start() {
     console_error_panic_hook::set_once();

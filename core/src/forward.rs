@@ -16,7 +16,7 @@ mod upload;
 
 use std::collections::BTreeMap;
 
-pub use base::BaseRun;
+pub use base::{BaseRun, NewPart};
 pub use direct::direct_resid;
 pub use donors::Donors;
 pub use kv_cache::KvCache;

@@ -296,8 +296,10 @@ async fn two_elements_on_one_page_load_when_seen_or_asked() -> anyhow::Result<()
     ensure!(refused.is_err_and(|error| error.to_string().contains("bad_request")));
     let heard = "new Promise((resolve) => { const two = document.getElementById('two'); \
                  two.addEventListener('headlight-ready', (event) => resolve(event.detail.n_layers), {once: true}); \
+                 two.addEventListener('headlight-error', (event) => resolve(event.detail)); \
                  two.shadowRoot.querySelector('button').click(); })";
-    ensure!(browser.eval(heard).await? == 2);
+    let heard = browser.eval(heard).await?;
+    ensure!(heard == 2, "{heard}");
     let both = "Promise.all(['one', 'two'].map((id) => document.getElementById(id).run({text: 'A B A'})))";
     ensure!(browser.eval(both).await?.as_array().map(Vec::len) == Some(2));
     browser.enter_frame(&frame_of("one")).await?;

@@ -3,10 +3,10 @@
 
 use headlight_core::ablate::sweep::{SweepSpec, Targets};
 use headlight_core::ablate::{Metric, MetricSpec};
-use headlight_core::engine::{EffectTask, Engine, Job, Want};
+use headlight_core::engine::{EffectTask, Engine, Job, PatternsWanted, Want};
 use headlight_core::hooks::{Edit, Intervention, PatternTarget, Prompt, Sites};
 use headlight_core::ids::{HeadId, TokenId};
-use headlight_core::report::{BosPolicy, RunReport, RunRequest, SweepReport, SweepRequest};
+use headlight_core::report::{BosPolicy, PatternReport, RunReport, RunRequest, SweepReport, SweepRequest};
 use headlight_tests::tiny::{Noise, TinyConfig};
 use headlight_tests::{max_difference, tolerance};
 use std::collections::BTreeSet;
@@ -102,8 +102,11 @@ fn full(engine: &Engine, ids: &[TokenId], interventions: Vec<Intervention>) -> R
 
 #[test]
 fn a_restarted_run_is_the_full_run() {
-    let want = Want { nll: true, scores: true, base: true, ..Want::default() };
+    let mut n_by_position = 0;
     for seed in 0..N_PLANS {
+        // With every pattern of the clean run at hand, positions before the first edit are not computed again.
+        let patterns = [PatternsWanted::All, PatternsWanted::None][seed as usize % 2];
+        let want = Want { nll: seed % 3 > 0, scores: true, base: true, patterns };
         let engine = CONFIG.engine(seed % 7);
         let mut chance = Chance(Noise(1000 + seed));
         let n_tokens = 2 + chance.below(14);
@@ -125,7 +128,21 @@ fn a_restarted_run_is_the_full_run() {
             let difference = max_difference(&restarted, &whole);
             assert!(difference < tolerance::RESTART, "plan {seed}: scores differ by {difference}: {edits:?}");
         }
+        for head in engine.heads().filter(|_| patterns == PatternsWanted::All) {
+            let [restarted, whole] = [&restarted, &whole].map(|run| run.pattern(&engine, head));
+            let rows = |report: Option<PatternReport>| report.expect("it was kept").pattern.concat();
+            let difference = max_difference(&rows(restarted), &rows(whole));
+            assert!(difference < tolerance::RESTART, "plan {seed}: {head} differs by {difference}: {edits:?}");
+        }
+        // Every position's, not the last one's alone.
+        let effect = |run| EffectTask::new(Rc::clone(&clean), Rc::new(run)).complete(&engine).expect("runs");
+        let [restarted, whole] = [effect(restarted), effect(whole)];
+        let difference = max_difference(&restarted.kl_nats, &whole.kl_nats);
+        assert!(difference < tolerance::RESTART, "plan {seed}: KL differs by {difference}: {edits:?}");
+        let first = edits.iter().map(|edit| edit.positions.as_ref().map_or(0, |positions| positions[0])).min();
+        n_by_position += usize::from(patterns == PatternsWanted::All && first > Some(0));
     }
+    assert!(n_by_position > 10, "{n_by_position} plans begin after the first position");
 }
 
 /// A sweep of some edit at some positions, in some metric, of a model and prompt of its own.

@@ -94,7 +94,8 @@ impl Browser {
              value => done({{value: value === undefined ? null : value}}), \
              error => done({{error: String(error && error.message || error), code: error && error.code || null}}));"
         );
-        let mut answer = self.client.execute_async(&script, Vec::new()).await?;
+        let answer = self.client.execute_async(&script, Vec::new()).await;
+        let mut answer = answer.with_context(|| format!("no answer to {expression}"))?;
         if let Some(error) = answer.get("error").and_then(Value::as_str) {
             bail!("{error} (code {})", answer["code"]);
         }

@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 
-/// The clone's root.
+/// The clone's root: of the clone that cargo runs this in, because clones may share a build cache.
 pub fn root() -> PathBuf {
-    let manifest = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    let manifest = std::env::var_os("CARGO_MANIFEST_DIR");
+    let manifest = manifest.map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
     manifest.parent().expect("xtask lies in the clone's root").to_owned()
 }
 

@@ -1,13 +1,12 @@
 //! Which requests are cancelled or paused, and letting the event loop run so that the page's wish arrives.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::rc::Rc;
 
 use futures::channel::oneshot;
-use js_sys::Promise;
 use wasm_bindgen::prelude::*;
-use wasm_bindgen_futures::JsFuture;
-use web_sys::MessageChannel;
+use web_sys::{MessageChannel, MessagePort};
 
 use super::post;
 use crate::protocol::ErrorReport;
@@ -21,6 +20,7 @@ thread_local! {
     static PAUSED: RefCell<HashMap<u32, Option<oneshot::Sender<()>>>> = RefCell::default();
     /// How long each request was held, milliseconds.
     static PAUSED_MS: RefCell<HashMap<u32, f64>> = RefCell::default();
+    static OWN_TASKS: OwnTasks = OwnTasks::open();
     /// The view under way.
     static PREFERRED: Cell<Option<u32>> = const { Cell::new(None) };
 }
@@ -120,20 +120,40 @@ impl Breather {
     }
 }
 
+/// A channel from the worker to itself, and those who wait for what was posted on it, in order. One for all: a channel
+/// of its own for each wait could be collected while its message is on the way, and the wait would never end.
+struct OwnTasks {
+    to: MessagePort,
+    waiting: Rc<RefCell<VecDeque<oneshot::Sender<()>>>>,
+}
+
+impl OwnTasks {
+    fn open() -> Self {
+        let channel = MessageChannel::new().expect("workers have message channels");
+        let waiting = Rc::new(RefCell::new(VecDeque::<oneshot::Sender<()>>::new()));
+        let woken = Rc::clone(&waiting);
+        let wake = Closure::<dyn FnMut()>::new(move || {
+            let first = woken.borrow_mut().pop_front();
+            // Who no longer waits need not be woken.
+            let _ = first.map(|first| first.send(()));
+        });
+        // Opens the port as well; it lasts as long as the worker.
+        channel.port1().set_onmessage(Some(wake.into_js_value().unchecked_ref()));
+        Self { to: channel.port2(), waiting }
+    }
+}
+
 /// Resolves in a task of its own, after the messages that wait now. A message channel, because timers are held back
 /// to 4 ms.
 async fn next_task() {
-    let promise = Promise::new(&mut |resolve, _| {
-        let channel = MessageChannel::new().expect("workers have message channels");
-        let port = channel.port1();
-        let done = Closure::once_into_js(move || {
-            let _ = resolve.call0(&JsValue::NULL);
-        });
-        port.set_onmessage(Some(done.unchecked_ref()));
-        channel.port2().post_message(&JsValue::NULL).expect("null can be posted");
+    let woken = OWN_TASKS.with(|tasks| {
+        let (wake, woken) = oneshot::channel();
+        tasks.waiting.borrow_mut().push_back(wake);
+        tasks.to.post_message(&JsValue::NULL).expect("null can be posted");
+        woken
     });
-    // The promise never rejects.
-    let _ = JsFuture::from(promise).await;
+    // The sender is kept until it has sent.
+    let _ = woken.await;
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use headlight_core::report::{
 
 use super::cancel::{self, Breather};
 use super::post::{self, Reporter};
-use super::{fetch, load, now_ms};
+use super::{fetch, load, now_ms, within_ms};
 use crate::protocol::{
     Call, Comparison, EngineReport, ErrorReport, Event, ModelSource, Reply, Stage, View, ViewRequest,
 };
@@ -28,6 +28,8 @@ const N_KEPT_RUNS: usize = 3;
 const MAX_KEPT_PATTERN_BYTES: usize = 32 << 20;
 /// A clean run is kept whole, for edited ones to start from, up to this size: SmolLM2 at about 500 tokens.
 const MAX_KEPT_BASE_BYTES: usize = 128 << 20;
+/// A graphics device that takes longer to open is left alone: drivers can hang.
+const MAX_OPENING_MS: i32 = 30_000;
 /// Sweeps that are kept.
 const N_KEPT_SWEEPS: usize = 8;
 
@@ -109,8 +111,9 @@ impl Session {
         if let Some(gpu) = gpu.filter(|gpu| software || !gpu.is_software()) {
             return Ok(gpu);
         }
-        let gpu = WebGpu::open(Wanted { software, broken }).await.map_err(|error| error.to_string())?;
-        let gpu = Rc::new(gpu);
+        let opened = within_ms(MAX_OPENING_MS, WebGpu::open(Wanted { software, broken })).await;
+        let opened = opened.ok_or("this machine's graphics device did not answer")?;
+        let gpu = Rc::new(opened.map_err(|error| error.to_string())?);
         session.borrow_mut().gpu = Some(Rc::clone(&gpu));
         Ok(gpu)
     }

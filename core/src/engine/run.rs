@@ -9,7 +9,8 @@ use crate::activations::Activations;
 use crate::backend::{Device, DeviceError};
 use crate::detect::{AttentionTarget, mean_over_rows};
 use crate::error::Error;
-use crate::forward::{BaseRun, Donors, Finished, Pass};
+use crate::backend::Backend;
+use crate::forward::{BaseRun, Donors, Finished, NewPart, Pass};
 use crate::hooks::{Edits, RunPlan, check_vocabulary};
 use crate::ids::{HeadId, TokenId};
 use crate::metrics::{logsumexp, top_indices};
@@ -49,6 +50,8 @@ pub struct RunTask {
     n_layers: usize,
     /// The clean run of the same prompt, to start from.
     clean: Option<Rc<RunOutcome>>,
+    /// What is not the clean run's, of a run that starts from it.
+    new: Option<NewPart>,
     plan: RunPlan,
     /// Taken while a step changes it; never left empty.
     state: Option<RunState>,
@@ -77,8 +80,8 @@ impl Engine {
         self.start_from(None, request, want)
     }
 
-    /// As [`Self::start`]; a kept clean run of the same prompt saves the work below the first edit. It must have kept the
-    /// same patterns, or all of them.
+    /// As [`Self::start`]; a kept clean run of the same prompt saves the work below the first edit, and before the first
+    /// position that is edited. It must have kept the same patterns, or all of them.
     pub fn start_from(
         &self,
         clean: Option<Rc<RunOutcome>>,
@@ -107,7 +110,7 @@ impl Engine {
         });
         let (watch, n_layers) = (request.watch.clone(), self.info.n_layers);
         let state = Some(RunState::Donors(Box::new(donors)));
-        Ok(RunTask { tokens, top: request.top, watch, want, n_layers, clean, plan, state })
+        Ok(RunTask { tokens, top: request.top, watch, want, n_layers, clean, new: None, plan, state })
     }
 }
 
@@ -151,9 +154,14 @@ impl RunTask {
             RunState::Layers(mut pass) => match pass.step(backend, model) {
                 false => RunState::Layers(pass),
                 true => {
-                    let Finished { normalized, activations, base, .. } = pass.finish(backend, model).await?;
-                    let next_position = if self.want.nll { 0 } else { self.tokens.ids.len() - 1 };
-                    let (nll_nats, logits) = (Vec::new(), Vec::new());
+                    let finished = pass.finish(backend, model).await?;
+                    let Finished { normalized, activations, base, .. } = self.completed(engine, finished);
+                    let mut nll_nats = Vec::new();
+                    let next_position = if self.want.nll { self.n_past() } else { self.tokens.ids.len() - 1 };
+                    if let Some(clean) = self.clean.as_ref().filter(|_| self.want.nll) {
+                        nll_nats.extend_from_slice(&clean.report.nll_nats[..next_position]);
+                    }
+                    let logits = Vec::new();
                     RunState::Unembedding(Box::new(Unembedding {
                         normalized,
                         activations,
@@ -177,15 +185,41 @@ impl RunTask {
         block_on(self.finish(engine))
     }
 
-    fn pass(&self, engine: &Engine) -> Result<Pass<Device>, Error> {
+    fn pass(&mut self, engine: &Engine) -> Result<Pass<Device>, Error> {
         let (backend, model, plan) = (&engine.backend, &engine.model, self.plan.clone());
         if let Some((clean, base)) = self.clean.as_ref().and_then(|clean| Some((clean, clean.base.as_ref()?)))
         {
-            return Ok(base.restart(backend, model, &clean.activations, plan)?);
+            // What is not computed anew must be there: patterns to take sums from, and losses.
+            let has_patterns =
+                !self.want.scores || engine.heads().all(|head| clean.activations.pattern(head).is_some());
+            let has_losses = !self.want.nll || !clean.report.nll_nats.is_empty();
+            let n_past = match has_patterns && has_losses {
+                true => plan.edits.first_position().min(self.tokens.ids.len() - 1),
+                false => 0,
+            };
+            let (pass, new) = base.restart(backend, model, &clean.activations, plan, n_past)?;
+            self.new = Some(new);
+            return Ok(pass);
         }
         let keeps_base = self.want.base && plan.edits.is_empty();
         let start = if keeps_base { Pass::start_keeping } else { Pass::start };
         Ok(start(backend, model, &self.tokens.ids, plan)?)
+    }
+
+    /// Positions that are the clean run's.
+    fn n_past(&self) -> usize {
+        self.new.map_or(0, |new| new.n_past)
+    }
+
+    /// A finished pass with the clean run's rows before its own.
+    fn completed(&self, engine: &Engine, mut finished: Finished<Device>) -> Finished<Device> {
+        let (Some(clean), Some(new)) = (&self.clean, self.new.filter(|new| new.n_past > 0)) else {
+            return finished;
+        };
+        finished.activations.complete(&clean.activations, new, &self.plan.targets);
+        let before = engine.backend.slice(&clean.normalized, 0..new.n_past * engine.info.d_model);
+        finished.normalized = engine.backend.concat(vec![before, finished.normalized]);
+        finished
     }
 
     /// Runs what is left and reports.

@@ -30,6 +30,15 @@ pub struct BaseRun<B: Backend> {
     pub(super) resid_final: B::Buffer,
 }
 
+/// The part of a restarted run's patterns that it computes itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NewPart {
+    /// The first layer.
+    pub first_layer: usize,
+    /// Query positions before the first.
+    pub n_past: usize,
+}
+
 impl<B: Backend> BaseRun<B> {
     pub(super) fn new(
         ids: Vec<TokenId>,
@@ -61,22 +70,26 @@ impl<B: Backend> BaseRun<B> {
         self.layers.get(layer + 1).map_or(&self.resid_final, |next| &next.resid_pre)
     }
 
-    /// A pass over this prompt with the plan's edits, which begins at the first layer that they touch. `activations` are
-    /// what the kept run's plan, the same but for edits, kept: patterns and their sums below that layer are taken from it.
-    /// Hook points are captured from the beginning of the pass on.
+    /// A pass over this prompt with the plan's edits, which begins at the first layer that they touch and at position
+    /// `n_past`, before which they touch nothing. `activations` are what the kept run's plan, the same but for edits, kept:
+    /// patterns and their sums below that layer are taken from it, and [`Activations::complete`] puts the rows before that
+    /// position to those above. Hook points are captured from the beginning of the pass on.
     pub fn restart(
         &self,
         backend: &B,
         model: &LoadedModel<B>,
         activations: &Activations,
         plan: RunPlan,
-    ) -> Result<Pass<B>, PlanError> {
+        n_past: usize,
+    ) -> Result<(Pass<B>, NewPart), PlanError> {
         plan.check(&model.config, self.ids.len())?;
+        plan.check_past(n_past)?;
         let lanes = vec![plan.edits.clone()];
         let entry = self.entry(model, &lanes);
-        let n_kept = entry.layer + usize::from(entry.stage > Stage::ResidPre);
-        let pass = self.pass(backend, model, lanes, entry, 0);
-        Ok(Pass { plan, activations: activations.below(n_kept), ..pass })
+        let first_layer = entry.layer + usize::from(entry.stage > Stage::ResidPre);
+        let pass = self.pass(backend, model, lanes, entry, n_past);
+        let pass = Pass { plan, activations: activations.below(first_layer), ..pass };
+        Ok((pass, NewPart { first_layer, n_past }))
     }
 
     /// A pass over this prompt with several sets of edits, each a lane, which begins at the first layer and position that

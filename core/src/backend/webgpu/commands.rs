@@ -107,13 +107,8 @@ impl Commands {
         let adapter = instance.request_adapter(&options).await;
         let adapter = adapter.map_err(|error| OpenError::NoAdapter(error.to_string()))?;
         let info = adapter.get_info();
-        // Browsers mostly keep it back.
         let named = [info.name, info.driver].into_iter().find(|name| !name.is_empty());
         let name = named.unwrap_or_else(|| "an adapter without a name".to_owned());
-        let is_software = info.device_type == wgpu::DeviceType::Cpu || is_software_name(&name);
-        if is_software && !wanted.software {
-            return Err(OpenError::Software(name));
-        }
         let refused = |reason: String| OpenError::Refused { adapter: name.clone(), reason };
         let offered = adapter.limits();
         let required_limits = wgpu::Limits {
@@ -124,6 +119,11 @@ impl Commands {
         let descriptor = wgpu::DeviceDescriptor { required_limits, ..Default::default() };
         let opened = adapter.request_device(&descriptor).await;
         let (device, queue) = opened.map_err(|error| refused(error.to_string()))?;
+        let name = told_by_browser(&device).unwrap_or(name);
+        let is_software = info.device_type == wgpu::DeviceType::Cpu || is_software_name(&name);
+        if is_software && !wanted.software {
+            return Err(OpenError::Software(name));
+        }
         let lost = Arc::new(Mutex::new(None));
         let told = Arc::clone(&lost);
         device.set_device_lost_callback(move |_, message| {
@@ -142,7 +142,7 @@ impl Commands {
         let sources = if wanted.broken { broken(SOURCES) } else { SOURCES };
         let kernels = compile(&device, &sources);
         if let Some(error) = scope.pop().await {
-            return Err(refused(error.to_string()));
+            return Err(OpenError::Refused { adapter: name, reason: error.to_string() });
         }
         let params = device.create_buffer(&wgpu::BufferDescriptor {
             label: Some("parameters"),
@@ -384,6 +384,24 @@ impl Commands {
 }
 
 /// Programs that pass for devices and do not say so.
+/// Maker and kind of the device, where a browser tells them: it keeps the names that `wgpu` asks for back.
+#[cfg(target_arch = "wasm32")]
+fn told_by_browser(device: &wgpu::Device) -> Option<String> {
+    let info = device.as_webgpu()?.adapter_info();
+    // Older browsers have no such property.
+    if AsRef::<wasm_bindgen::JsValue>::as_ref(&info).is_undefined() {
+        return None;
+    }
+    let words = [info.vendor(), info.architecture(), info.description()];
+    let words: Vec<String> = words.into_iter().filter(|word| !word.is_empty()).collect();
+    (!words.is_empty()).then(|| words.join(" "))
+}
+
+#[cfg(not(target_arch = "wasm32"))]
+fn told_by_browser(_: &wgpu::Device) -> Option<String> {
+    None
+}
+
 fn is_software_name(name: &str) -> bool {
     let name = name.to_lowercase();
     ["llvmpipe", "swiftshader", "software", "basic render"].iter().any(|known| name.contains(known))
