@@ -1,6 +1,8 @@
 //! `static/embed/headlight.d.ts`: TypeScript's view of `window.headlight`, from the Rust types that cross the border. The
 //! test fails while the file is out of date; `HEADLIGHT_BLESS=1 cargo test -p headlight-app types` writes it.
 
+use std::collections::BTreeSet;
+
 use headlight_core::ablate::Metric;
 use headlight_core::ablate::controls::{ControlsFindings, ControlsSpec};
 use headlight_core::ablate::dla::{DlaFindings, DlaSpec};
@@ -11,7 +13,7 @@ use headlight_core::ablate::patching::{Direction, PatchFindings};
 use headlight_core::ablate::sweep::{SweepSpec, Targets};
 use headlight_core::detect::AttentionTarget;
 use headlight_core::detect::doc::{Doc, Threshold};
-use headlight_core::hooks::{Edit, Intervention, PatternTarget, Prompt, Sites};
+use headlight_core::hooks::{ActivationDirection, Edit, Intervention, PatternTarget, Prompt, Sites};
 use headlight_core::ids::HeadId;
 use headlight_core::report::{
     BenchReport, BosPolicy, ControlsReport, ControlsRequest, DetectProvenance, DetectReport, DetectRequest,
@@ -52,6 +54,7 @@ fn declarations() -> String {
         Prompt,
         BosPolicy,
         PatternTarget,
+        ActivationDirection,
         Edit,
         Sites,
         Intervention,
@@ -154,4 +157,35 @@ fn every_method_of_the_page_has_a_type_and_is_open_to_embeds() {
         assert!(METHODS.contains(&format!("  {method}(")), "{method} has no type");
         assert!(bridge.contains(&format!("\"{method}\"")), "{method} is not open to embeds");
     }
+}
+
+#[test]
+fn every_type_that_is_used_is_declared() {
+    // Types that TypeScript and browsers bring, and the one parameter of a type.
+    const KNOWN: &str = "Array Promise Record Error HTMLElement Window HTMLElementTagNameMap CustomEvent Extract Omit \
+                         Partial Pick PropertyKey Needed";
+    let text = declarations();
+    let code: String = text.lines().map(without_comment_and_strings).collect::<Vec<_>>().join("\n");
+    let words = code.split(|letter: char| !letter.is_alphanumeric() && letter != '_');
+    let words: Vec<&str> = words.filter(|word| !word.is_empty()).collect();
+    let is_type = |word: &str| word.len() > 1 && word.starts_with(|letter: char| letter.is_ascii_uppercase());
+    let declared: BTreeSet<&str> = words
+        .windows(2)
+        .filter(|pair| ["type", "interface", "class"].contains(&pair[0]))
+        .map(|pair| pair[1])
+        .collect();
+    let used = words.iter().copied().filter(|word| is_type(word));
+    let missing: BTreeSet<&str> = used
+        .filter(|word| !declared.contains(word) && !KNOWN.split(' ').any(|known| known == *word))
+        .collect();
+    assert!(declared.contains("Edit") && missing.is_empty(), "not declared: {missing:?}");
+}
+
+/// A line of TypeScript without what is no code.
+fn without_comment_and_strings(line: &str) -> String {
+    let line = line.trim_start();
+    if ["//", "/*", "*"].iter().any(|mark| line.starts_with(mark)) {
+        return String::new();
+    }
+    line.split('"').step_by(2).collect::<Vec<_>>().join(" ")
 }

@@ -52,7 +52,7 @@ pub enum RowEdit<Buffer> {
     /// Freed of a part of their component along a direction, as wide as the columns.
     ProjectOut {
         /// The direction.
-        direction: Vec<f32>,
+        direction: Buffer,
         /// The part.
         strength: f32,
     },
@@ -66,7 +66,7 @@ impl<Buffer> RowEdit<Buffer> {
             Self::Replace(values) => RowEdit::Replace(values.clone()),
             Self::Repeat(values) => RowEdit::Repeat(of(values)),
             Self::ProjectOut { direction, strength } => {
-                RowEdit::ProjectOut { direction: direction.clone(), strength: *strength }
+                RowEdit::ProjectOut { direction: of(direction), strength: *strength }
             }
         }
     }

@@ -30,7 +30,9 @@ use crate::decode::{Decode, Draft, Generated, StopRules};
 use crate::detect::{Ground, HeadTable};
 use crate::error::Error;
 use crate::forward::{BaseRun, Donors, Finished, KvCache, LoadedModel, Pass};
-use crate::hooks::{Intervention, LogitPositions, PlanError, RunPlan, check_head, check_ids};
+use crate::hooks::{
+    ActivationDirection, Edit, Intervention, LogitPositions, PlanError, RunPlan, check_head, check_ids,
+};
 use crate::ids::{HeadId, TokenId};
 use crate::report::{
     BosPolicy, ModelInfo, PatternReport, Prompt, Provenance, RunReport, RunRequest, TokenLogit, TokensReport,
@@ -197,10 +199,25 @@ impl Engine {
             Ok(Prompt::Ids(self.prompt_tokens(&prompt, bos)?.ids))
         };
         let resolve = |intervention: &Intervention| -> Result<Intervention, Error> {
-            let edit = intervention.edit.clone().try_map_prompts(ids)?;
+            let edit = match intervention.edit.clone() {
+                Edit::ProjectOut { direction, strength } => {
+                    Edit::ProjectOut { direction: self.direction(direction)?, strength }
+                }
+                edit => edit.try_map_prompts(ids)?,
+            };
             Ok(Intervention { edit, ..intervention.clone() })
         };
         interventions.iter().map(resolve).collect()
+    }
+
+    /// A direction with its token as an id.
+    fn direction(&self, direction: ActivationDirection) -> Result<ActivationDirection, Error> {
+        Ok(match direction {
+            ActivationDirection::OfToken { unembedding_of: Prompt::Text(text) } => {
+                ActivationDirection::of_token(Prompt::Ids(self.tokenize(&text, BosPolicy::Off)?.ids))
+            }
+            direction => direction,
+        })
     }
 
     /// A candidate for the next token, from all logits.

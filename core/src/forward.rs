@@ -165,7 +165,7 @@ impl<B: Backend> Pass<B> {
     /// Runs one layer; true when none was left.
     pub fn step(&mut self, backend: &B, model: &LoadedModel<B>) -> bool {
         let Some(block) = model.blocks.get(self.next_layer) else { return true };
-        let layer = LayerStep { backend, config: &model.config, layer: self.next_layer };
+        let layer = LayerStep { backend, model, layer: self.next_layer };
         match self.entry.take() {
             None => layer.attention(self, block),
             Some((Stage::Z, z)) => {

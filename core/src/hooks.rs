@@ -6,8 +6,9 @@ mod intervention;
 
 use std::collections::BTreeSet;
 
+pub(crate) use edits::token_of;
 pub use edits::{Edits, Entry, Stage};
-pub use intervention::{Edit, Intervention, PatternTarget, Prompt, Site, Sites};
+pub use intervention::{ActivationDirection, Edit, Intervention, PatternTarget, Prompt, Site, Sites};
 
 use crate::ids::{HeadId, HookPoint, TokenId};
 use crate::model::ModelConfig;
@@ -225,6 +226,14 @@ pub enum PlanError {
         n_positions: usize,
         /// Positions named in the other run.
         n_from: usize,
+    },
+    /// A text that was to be one token.
+    #[error(
+        "a direction is read from one token and this is {n_tokens}; give one that the vocabulary has, often with a space before it"
+    )]
+    NotOneToken {
+        /// Tokens given.
+        n_tokens: usize,
     },
     /// A direction of another width, or none.
     #[error("the direction has {got} numbers and must have {wanted}, not all of them 0")]

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::hooks::{Edit, Intervention, PatternTarget, Prompt, Site};
+use crate::hooks::{ActivationDirection, Edit, Intervention, PatternTarget, Prompt, Site, token_of};
 use crate::ids::{BlockHook, HeadId, HookPoint, TokenId};
 use crate::model::ModelConfig;
 use crate::report::{BosPolicy, ModelInfo, RunReport, TokenLogit};
@@ -369,8 +369,22 @@ impl Code {
                 moved(rows(&donor, &from))
             }
             Edit::ProjectOut { direction, strength } => {
-                let d = list(direction.iter().map(|value| number(*value)));
-                let d = moved(format!("torch.tensor({d})"));
+                let d = match direction {
+                    ActivationDirection::Values(values) => {
+                        moved(format!("torch.tensor({})", list(values.iter().map(|value| number(*value)))))
+                    }
+                    ActivationDirection::OfToken { unembedding_of } => {
+                        let id = token_of(unembedding_of).ok()?;
+                        match self.library {
+                            Library::TransformerLens => {
+                                format!("model.unembed.weight[{id}] * model.ln_final.weight")
+                            }
+                            Library::Nnsight => {
+                                format!("model.lm_head.weight[{id}] * model.model.norm.weight")
+                            }
+                        }
+                    }
+                };
                 format!("project_out({own}, {d}, {})", number(*strength))
             }
             Edit::FreezePattern { .. } => moved(rows(&donor, at)),
@@ -469,8 +483,9 @@ fn trace_of(ids: &str) -> String {
 /// An intervention without long numbers, for a comment.
 fn abridged(intervention: &Intervention) -> Intervention {
     match &intervention.edit {
-        Edit::ProjectOut { strength, .. } => {
-            let edit = Edit::ProjectOut { direction: Vec::new(), strength: *strength };
+        Edit::ProjectOut { direction: ActivationDirection::Values(_), strength } => {
+            let direction = ActivationDirection::Values(Vec::new());
+            let edit = Edit::ProjectOut { direction, strength: *strength };
             Intervention { edit, ..intervention.clone() }
         }
         _ => intervention.clone(),

@@ -11,6 +11,12 @@ export type BosPolicy = "auto" | "on" | "off";
 
 export type PatternTarget = "identity" | "uniform" | "first" | "previous";
 
+export type ActivationDirection = Array<number> | { 
+/**
+ * The token, alone.
+ */
+unembedding_of: Prompt, };
+
 export type Edit = { "kind": "zero", } | { "kind": "mean", 
 /**
  * The reference set; this prompt when absent.
@@ -29,9 +35,9 @@ from?: Prompt | null,
  */
 from_positions?: Array<number> | null, } | { "kind": "project_out", 
 /**
- * The direction `d`, as wide as the site.
+ * The direction `d`.
  */
-direction: Array<number>, 
+direction: ActivationDirection, 
 /**
  * How much of it goes.
  */

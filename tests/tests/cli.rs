@@ -119,7 +119,8 @@ fn a_script_holds_the_ids_the_edits_and_the_numbers_of_the_run() {
     let folder = folder("script", None);
     let model = text(&folder);
     let edits = r#"[{"kind":"zero","heads":["L0H1"]},{"kind":"mean","resid_pre":[1],"positions":[2],"over":[{"text":"t1 t2"}]},
-        {"kind":"knockout","heads":["L1H0"],"edges":[[2,0]]},{"kind":"project_out","mlp_out":[0],"direction":[1,0,0,0,0,0,0,0.5]}]"#;
+        {"kind":"knockout","heads":["L1H0"],"edges":[[2,0]]},{"kind":"project_out","mlp_out":[0],"direction":[1,0,0,0,0,0,0,0.5]},
+        {"kind":"project_out","resid_pre":[1],"direction":{"unembedding_of":{"text":"t7"}}}]"#;
     let run = json(&["run", "--model", model, "--text", "t3 t5 t3", "--top", "1"]);
     for library in ["transformer_lens", "nnsight"] {
         let arguments =
@@ -135,6 +136,11 @@ fn a_script_holds_the_ids_the_edits_and_the_numbers_of_the_run() {
             "scores[0, 0, [2], [0]] = float(\"-inf\")".to_owned(),
             "project_out(x[0, :], torch.tensor([1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.5])".to_owned(),
             "EXPECTED_EDITED = [".to_owned(),
+            [
+                "model.unembed.weight[7] * model.ln_final.weight",
+                "model.lm_head.weight[7] * model.model.norm.weight",
+            ][usize::from(library == "nnsight")]
+            .to_owned(),
         ];
         for text in expected {
             assert!(script.contains(&text), "{library} lacks {text}:\n{script}");

@@ -84,6 +84,7 @@ fn every_kind_of_intervention_is_accepted_and_changes_the_run() {
         json!({"kind": "resample", "heads": ["L0H1"], "from": {"text": "t4 t6 t8 t10 t12"}}),
         json!({"kind": "patch", "mlp_out": [0], "from": {"ids": [9, 8]}, "positions": [4, 1], "from_positions": [1, 0]}),
         json!({"kind": "project_out", "resid_pre": [1], "direction": direction}),
+        json!({"kind": "project_out", "resid_pre": [1], "direction": {"unembedding_of": {"ids": [9]}}}),
         json!({"kind": "freeze_pattern", "heads": ["L0H0", "L0H1"], "from": {"ids": [4, 6, 8, 10, 12]}}),
         json!({"kind": "interpolate_pattern", "heads": ["L0H1"], "towards": "identity", "strength": 1.0}),
         json!({"kind": "interpolate_pattern", "heads": ["L0H1"], "towards": "uniform", "strength": 0.5}),
@@ -107,6 +108,27 @@ fn every_kind_of_intervention_is_accepted_and_changes_the_run() {
         let run = tiny.json("run", &["--interventions", &json!([kind]).to_string()]);
         assert_eq!(run["logits_top"], clean["logits_top"], "{kind} changed something");
     }
+}
+
+#[test]
+fn a_token_whose_direction_is_projected_out_of_everything_has_no_logit() {
+    let tiny = Tiny::new("unembedding");
+    let run = |edits: Value| {
+        let run = tiny.json("run", &["--top", "30", "--interventions", &edits.to_string()]);
+        let top = run["logits_top"].as_array().cloned().unwrap_or_default();
+        let of_token =
+            |id: u64| top.iter().find(|token| token["id"] == id).map(|token| token["logit"].as_f64());
+        [9, 4].map(|id| of_token(id).flatten().expect("every token is among the top"))
+    };
+    let direction = json!({"unembedding_of": {"text": "t9"}});
+    let edits = json!([
+        {"kind": "project_out", "resid_pre": [0], "direction": direction},
+        {"kind": "project_out", "layers": [0, 1], "direction": direction},
+    ]);
+    let (clean, edited) = (run(json!([])), run(edits));
+    assert!(clean[0].abs() > 1e-2, "{clean:?}");
+    assert!(edited[0].abs() < 1e-5, "{edited:?}");
+    assert!(edited[1].abs() > 1e-2, "another token keeps its own: {edited:?}");
 }
 
 #[test]
@@ -326,6 +348,18 @@ fn a_number_that_means_nothing_is_refused() {
     tiny.refuses_edit(
         json!({"kind": "project_out", "resid_pre": [0], "direction": vec![0.0; 8]}),
         "not all of them 0",
+    );
+    let of_token = |token: Value| json!({"kind": "project_out", "resid_pre": [0], "direction": {"unembedding_of": token}});
+    tiny.refuses_edit(of_token(json!({"text": "t1 t2"})), "read from one token and this is 2");
+    tiny.refuses_edit(of_token(json!({"text": ""})), "read from one token and this is 0");
+    tiny.refuses_edit(of_token(json!({"ids": [1000]})), "token id 1000 does not exist");
+    tiny.refuses_edit(
+        json!({"kind": "project_out", "heads": ["L0H0"], "direction": {"unembedding_of": {"ids": [1]}}}),
+        "direction has 8 numbers and must have 4",
+    );
+    tiny.refuses_edit(
+        json!({"kind": "project_out", "resid_pre": [0], "direction": "up"}),
+        "a direction is a list of numbers or",
     );
     tiny.refuses("generate", &["--temperature", "nan"], "temperature is NaN; give 0 to 100");
 }

@@ -4,7 +4,7 @@
 use headlight_core::ablate::sweep::{SweepSpec, Targets};
 use headlight_core::ablate::{Metric, MetricSpec};
 use headlight_core::engine::{EffectTask, Engine, Job, PatternsWanted, Want};
-use headlight_core::hooks::{Edit, Intervention, PatternTarget, Prompt, Sites};
+use headlight_core::hooks::{ActivationDirection, Edit, Intervention, PatternTarget, Prompt, Sites};
 use headlight_core::ids::{HeadId, TokenId};
 use headlight_core::report::{BosPolicy, PatternReport, RunReport, RunRequest, SweepReport, SweepRequest};
 use headlight_tests::tiny::{Noise, TinyConfig};
@@ -66,7 +66,10 @@ impl Chance {
             3 => (Edit::Scale { alpha: 3.0 * strength - 1.0 }, sites, positions),
             4 => (Edit::Patch { from: Some(other), from_positions: None }, sites, positions),
             5 => {
-                let direction = (0..CONFIG.d_model).map(|_| self.0.next()).collect();
+                let direction = match self.below(2) {
+                    0 => ActivationDirection::Values((0..CONFIG.d_model).map(|_| self.0.next()).collect()),
+                    _ => ActivationDirection::of_token(Prompt::Ids(self.ids(1))),
+                };
                 let sites = Sites { resid_pre: [self.below(CONFIG.n_layers)].into(), ..Sites::default() };
                 (Edit::ProjectOut { direction, strength }, sites, positions)
             }
@@ -132,14 +135,18 @@ fn a_restarted_run_is_the_full_run() {
             let [restarted, whole] = [&restarted, &whole].map(|run| run.pattern(&engine, head));
             let rows = |report: Option<PatternReport>| report.expect("it was kept").pattern.concat();
             let difference = max_difference(&rows(restarted), &rows(whole));
-            assert!(difference < tolerance::RESTART, "plan {seed}: {head} differs by {difference}: {edits:?}");
+            assert!(
+                difference < tolerance::RESTART,
+                "plan {seed}: {head} differs by {difference}: {edits:?}"
+            );
         }
         // Every position's, not the last one's alone.
         let effect = |run| EffectTask::new(Rc::clone(&clean), Rc::new(run)).complete(&engine).expect("runs");
         let [restarted, whole] = [effect(restarted), effect(whole)];
         let difference = max_difference(&restarted.kl_nats, &whole.kl_nats);
         assert!(difference < tolerance::RESTART, "plan {seed}: KL differs by {difference}: {edits:?}");
-        let first = edits.iter().map(|edit| edit.positions.as_ref().map_or(0, |positions| positions[0])).min();
+        let first =
+            edits.iter().map(|edit| edit.positions.as_ref().map_or(0, |positions| positions[0])).min();
         n_by_position += usize::from(patterns == PatternsWanted::All && first > Some(0));
     }
     assert!(n_by_position > 10, "{n_by_position} plans begin after the first position");
@@ -278,7 +285,7 @@ fn every_edit_is_no_edit_at_its_neutral_setting() {
     let everywhere =
         || Sites { heads: heads().heads, layers: [1].into(), resid_pre: [0, 2].into(), ..Sites::default() };
     let streams = || Sites { resid_pre: [1].into(), ..Sites::default() };
-    let direction = vec![0.5; CONFIG.d_model];
+    let direction = ActivationDirection::Values(vec![0.5; CONFIG.d_model]);
     let towards = PatternTarget::Uniform;
     let own = || Some(Prompt::Ids(ids.clone()));
     let neutral = [

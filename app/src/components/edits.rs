@@ -1,6 +1,6 @@
 //! What is changed in the model: every edit with its heads, strength and place, ways to add more, and named sets of heads.
 
-use headlight_core::hooks::{Edit, Intervention, Prompt};
+use headlight_core::hooks::{ActivationDirection, Edit, Intervention, Prompt};
 use headlight_core::ids::HeadId;
 use leptos::prelude::*;
 
@@ -227,6 +227,7 @@ fn More() -> impl IntoView {
     let part = RwSignal::new(None::<LayerPart>);
     let edges = RwSignal::new(String::new());
     let others = RwSignal::new(String::new());
+    let token = RwSignal::new(String::new());
     let add = move |edit: Edit| {
         let placed = match part.get_untracked() {
             Some(part) if !matches!(edit, Edit::Knockout { .. }) => {
@@ -332,6 +333,31 @@ fn More() -> impl IntoView {
                         "Mean over them"
                     </button>
                 </div>
+                <Show when=move || part.get().is_some()>
+                    <label class="setting">
+                        <span>"Direction of"</span>
+                        <input
+                            class="field"
+                            data-testid="direction-token"
+                            placeholder="one token, mostly with a space before it"
+                            aria-label="Token whose direction in the stream is projected out"
+                            prop:value=move || token.get()
+                            on:input=move |event| token.set(event_target_value(&event))
+                        />
+                        <button
+                            class="button"
+                            data-testid="direction-add"
+                            disabled=move || token.get().is_empty()
+                            title="Takes out what the token's logit reads: its unembedding times the final norm's weights"
+                            on:click=move |_| {
+                                let direction = ActivationDirection::of_token(Prompt::Text(token.get_untracked()));
+                                add(Edit::ProjectOut { direction, strength: 1.0 });
+                            }
+                        >
+                            "Project out"
+                        </button>
+                    </label>
+                </Show>
                 <label class="setting">
                     <span>"Cut edges"</span>
                     <input

@@ -1,6 +1,6 @@
 //! Edits as the page writes them: where they act, how strong they are, and what they are called.
 
-use headlight_core::hooks::{Edit, Intervention};
+use headlight_core::hooks::{ActivationDirection, Edit, Intervention, Prompt};
 use headlight_core::ids::HeadId;
 
 use crate::protocol::EditWhere;
@@ -25,6 +25,7 @@ pub fn strength_of(edit: &Edit) -> Option<Strength> {
         Edit::Scale { alpha } => of("alpha", alpha, (-2.0, 3.0), 1.0),
         Edit::InterpolatePattern { strength, .. } => of("strength", strength, (0.0, 1.0), 0.0),
         Edit::PatternTemperature { tau } => of("temperature", tau, (0.1, 5.0), 1.0),
+        Edit::ProjectOut { strength, .. } => of("strength", strength, (-1.0, 2.0), 0.0),
         _ => None,
     }
 }
@@ -37,6 +38,9 @@ pub fn with_strength(edit: &Edit, value: f32) -> Edit {
             Edit::InterpolatePattern { towards: *towards, strength: value }
         }
         Edit::PatternTemperature { .. } => Edit::PatternTemperature { tau: value },
+        Edit::ProjectOut { direction, .. } => {
+            Edit::ProjectOut { direction: direction.clone(), strength: value }
+        }
         other => other.clone(),
     }
 }
@@ -49,6 +53,12 @@ pub fn edit_text(edit: &Edit) -> String {
         Edit::Knockout { edges } => {
             let edges: Vec<String> = edges.iter().map(|(query, key)| format!("{query}→{key}")).collect();
             format!("attention cut {}", edges.join(", "))
+        }
+        Edit::ProjectOut { direction: ActivationDirection::OfToken { unembedding_of }, .. } => {
+            match unembedding_of {
+                Prompt::Text(text) => format!("direction of {text:?} projected out"),
+                Prompt::Ids(ids) => format!("direction of token {ids:?} projected out"),
+            }
         }
         Edit::ProjectOut { .. } => "a direction projected out".to_owned(),
         Edit::Mean { over: Some(prompts) } => format!("mean over {} prompts", prompts.len()),

@@ -386,19 +386,15 @@ impl Backend for WebGpu {
         }
         let x = self.own(x);
         let edited = self.upload_u32(rows.iter().map(|&row| row as u32));
-        let (kind, alpha, square, values) = match edit {
-            RowEdit::Scale(alpha) => (0, *alpha, 1.0, edited.clone()),
-            RowEdit::Replace(values) => (1, 0.0, 1.0, self.upload_f32(values)),
-            RowEdit::Repeat(values) => (2, 0.0, 1.0, values.clone()),
-            RowEdit::ProjectOut { direction, strength } => {
-                let square: f64 = direction.iter().map(|d| f64::from(*d).powi(2)).sum();
-                (3, *strength, square as f32, self.upload_f32(direction))
-            }
+        let (kind, alpha, values) = match edit {
+            RowEdit::Scale(alpha) => (0, *alpha, edited.clone()),
+            RowEdit::Replace(values) => (1, 0.0, self.upload_f32(values)),
+            RowEdit::Repeat(values) => (2, 0.0, values.clone()),
+            RowEdit::ProjectOut { direction, strength } => (3, *strength, direction.clone()),
         };
         let [row_len, first, n_columns, n_rows, kind] =
             [row_len, columns.start, columns.len(), rows.len(), kind].map(Param::from);
-        let [alpha, square] = [alpha, square].map(Param::from);
-        let params = [row_len, first, n_columns, n_rows, kind, alpha, square, values.start().into()];
+        let params = [row_len, first, n_columns, n_rows, kind, alpha.into(), values.start().into()];
         self.commands.dispatch(Kernel::EditRows, &params, &[&edited, &values], &x, [rows.len(), 1, 1]);
         x
     }

@@ -25,7 +25,7 @@ pub fn direct_resid<B: Backend>(
     of_components.interventions.iter_mut().for_each(|intervention| intervention.sites.resid_pre.clear());
     for (layer, block) in model.blocks.iter().enumerate() {
         let sites: Vec<Site> = edits.in_layer(config, layer).into_iter().map(|(_, _, site)| site).collect();
-        let step = LayerStep { backend, config, layer };
+        let step = LayerStep { backend, model, layer };
         let start = |edits: &Edits| {
             let entry = Entry { layer, stage: Stage::ResidPre };
             base.pass(backend, model, vec![edits.clone()], entry, 0)

@@ -6,16 +6,17 @@ use super::base::BaseLayer;
 use super::kept_weights::KeptWeights;
 use super::kv_cache::LayerKv;
 use super::pending::Slot;
-use super::{Keeping, Pass};
+use super::{Keeping, LoadedModel, Pass};
 use crate::activations::Activations;
 use crate::backend::{AttentionEdit, AttnShape, Backend, RowEdit};
-use crate::hooks::{Edit, Edits, Intervention, Site};
+use crate::hooks::{ActivationDirection, Edit, Edits, Intervention, Site, token_of};
 use crate::ids::BlockHook::{
     AttnOut, AttnScores, K, Ln1Normalized, Ln2Normalized, MlpOut, MlpPost, MlpPre, MlpPreLinear, Pattern, Q,
     ResidMid, ResidPre, RotK, RotQ, V, Z,
 };
 use crate::ids::{BlockHook, HeadId, HookPoint};
 use crate::model::{Block, Mlp, ModelConfig};
+use crate::tensor::HostTensor;
 
 /// At most this many attention weights are in memory at once, 64 MiB of f32: longer prompts go in blocks of queries.
 const MAX_BLOCK_WEIGHTS: usize = 1 << 24;
@@ -23,7 +24,7 @@ const MAX_BLOCK_WEIGHTS: usize = 1 << 24;
 /// One layer of one pass.
 pub(super) struct LayerStep<'a, B: Backend> {
     pub backend: &'a B,
-    pub config: &'a ModelConfig,
+    pub model: &'a LoadedModel<B>,
     pub layer: usize,
 }
 
@@ -31,7 +32,7 @@ impl<B: Backend> LayerStep<'_, B> {
     /// Attention from the residual stream on.
     pub fn attention(&self, pass: &mut Pass<B>, block: &Block<B::Matrix, B::Buffer>) {
         let AttnShape { n_heads, n_kv_heads, d_head, n_past, .. } = pass.shape;
-        let (backend, config, n_new) = (self.backend, self.config, pass.shape.n_new());
+        let (backend, config, n_new) = (self.backend, &self.model.config, pass.shape.n_new());
         self.edit_resid(pass);
         self.keep_resid(pass, ResidPre);
         let x = backend.rms_norm(&pass.resid, &block.attn_norm, config.rms_eps);
@@ -85,9 +86,9 @@ impl<B: Backend> LayerStep<'_, B> {
     /// The first position that this layer must compute a row of: in the last layer the first whose final row is read, unless an
     /// edit here takes a mean over every row.
     fn first_row(&self, pass: &Pass<B>) -> usize {
-        let is_last = self.layer + 1 == self.config.n_layers;
+        let is_last = self.layer + 1 == self.model.config.n_layers;
         let takes_mean = |edits: &Edits| {
-            let here = edits.in_layer(self.config, self.layer);
+            let here = edits.in_layer(&self.model.config, self.layer);
             here.into_iter()
                 .any(|(_, intervention, _)| matches!(intervention.edit, Edit::Mean { over: None }))
         };
@@ -112,13 +113,13 @@ impl<B: Backend> LayerStep<'_, B> {
 
     /// Leaves out the rows of the residual stream that nobody reads any more; the pass goes on without them.
     pub fn narrow_resid(&self, pass: &mut Pass<B>) {
-        pass.resid = self.narrowed(pass, pass.resid.clone(), self.config.d_model);
+        pass.resid = self.narrowed(pass, pass.resid.clone(), self.model.config.d_model);
         pass.shape.n_past = self.first_row(pass);
     }
 
     /// The same where the layer begins with `z`.
     pub fn narrow_entry(&self, pass: &mut Pass<B>, z: B::Buffer) -> B::Buffer {
-        let z = self.narrowed(pass, z, self.config.n_heads * self.config.d_head);
+        let z = self.narrowed(pass, z, self.model.config.n_heads * self.model.config.d_head);
         self.narrow_resid(pass);
         z
     }
@@ -132,7 +133,7 @@ impl<B: Backend> LayerStep<'_, B> {
     /// What is left of attention once `z` is there, `[lane, pos, head, d_head]`.
     pub fn attention_from_z(&self, pass: &mut Pass<B>, block: &Block<B::Matrix, B::Buffer>, z: B::Buffer) {
         let AttnShape { n_heads, d_head, .. } = pass.shape;
-        let (backend, d_model, n_new) = (self.backend, self.config.d_model, pass.shape.n_new());
+        let (backend, d_model, n_new) = (self.backend, self.model.config.d_model, pass.shape.n_new());
         let z = self.edit(pass, z, |site| matches!(site, Site::Head(_)));
         self.keep(pass, Z, &z, &[n_new, n_heads, d_head]);
         let attn_out = backend.matmul(&z, &block.w_o);
@@ -148,7 +149,7 @@ impl<B: Backend> LayerStep<'_, B> {
 
     /// The MLP.
     pub fn mlp(&self, pass: &mut Pass<B>, mlp: &Mlp<B::Matrix, B::Buffer>) {
-        let (backend, config, n_new) = (self.backend, self.config, pass.shape.n_new());
+        let (backend, config, n_new) = (self.backend, &self.model.config, pass.shape.n_new());
         self.keep_resid(pass, ResidMid);
         let x = backend.rms_norm(&pass.resid, &mlp.norm, config.rms_eps);
         self.keep(pass, Ln2Normalized, &x, &[n_new, config.d_model]);
@@ -237,7 +238,7 @@ impl<B: Backend> LayerStep<'_, B> {
     /// The edits of this layer's attention, in order.
     fn attention_edits<'e>(&self, edits: &'e Edits) -> Vec<HeadAttentionEdit<'e>> {
         let mut found = Vec::new();
-        for (index, intervention, site) in edits.in_layer(self.config, self.layer) {
+        for (index, intervention, site) in edits.in_layer(&self.model.config, self.layer) {
             let Site::Head(id) = site else { continue };
             let edit = match &intervention.edit {
                 Edit::PatternTemperature { tau } => AttentionEdit::Divide(*tau),
@@ -260,17 +261,17 @@ impl<B: Backend> LayerStep<'_, B> {
         let (n_past, n_new) = (pass.shape.n_past, pass.shape.n_new());
         for (lane, edits) in pass.lanes.iter().enumerate() {
             let first_row = lane * n_new;
-            for (index, intervention, site) in edits.in_layer(self.config, self.layer) {
+            for (index, intervention, site) in edits.in_layer(&self.model.config, self.layer) {
                 if !is_here(site) || intervention.edit.is_of_attention() {
                     continue;
                 }
-                let (row_len, columns) = (site.row_len(self.config), site.columns(self.config));
+                let (row_len, columns) = (site.row_len(&self.model.config), site.columns(&self.model.config));
                 let positions = rows_edited(intervention, n_past..n_past + n_new);
                 let edit = match &intervention.edit {
                     Edit::Zero {} => RowEdit::Scale(0.0),
                     Edit::Scale { alpha } => RowEdit::Scale(*alpha),
                     Edit::ProjectOut { direction, strength } => {
-                        RowEdit::ProjectOut { direction: direction.clone(), strength: *strength }
+                        RowEdit::ProjectOut { direction: self.direction(direction), strength: *strength }
                     }
                     Edit::Mean { .. } if edits.donors[index].is_none() => {
                         let rows = first_row..first_row + n_new;
@@ -279,7 +280,7 @@ impl<B: Backend> LayerStep<'_, B> {
                         pass.pending.push(Slot::Mean { index, point, row_len, columns }, mean.clone());
                         RowEdit::Repeat(mean)
                     }
-                    _ => RowEdit::Replace(donor_rows(edits, index, site, &positions, self.config)),
+                    _ => RowEdit::Replace(donor_rows(edits, index, site, &positions, &self.model.config)),
                 };
                 let rows: Vec<usize> =
                     positions.iter().map(|(position, _)| first_row + position - n_past).collect();
@@ -289,11 +290,26 @@ impl<B: Backend> LayerStep<'_, B> {
         x
     }
 
+    /// A direction's numbers, up to a factor.
+    fn direction(&self, direction: &ActivationDirection) -> B::Buffer {
+        match direction {
+            ActivationDirection::Values(values) => {
+                self.backend.vector(&HostTensor::new(vec![values.len()], values.clone()))
+            }
+            ActivationDirection::OfToken { unembedding_of } => {
+                let id = token_of(unembedding_of).expect("the plan was checked");
+                let unembedding = self.backend.gather_rows(self.model.unembed(), &[id]);
+                // Times the norm's weights; that the norm also scales it changes no direction.
+                self.backend.rms_norm(&unembedding, &self.model.final_norm, self.model.config.rms_eps)
+            }
+        }
+    }
+
     /// Keeps the residual stream, if the plan wants it.
     pub fn keep_resid(&self, pass: &mut Pass<B>, hook: BlockHook) {
         if pass.plan.capture.contains(HookPoint::Block(self.layer, hook)) {
             let (resid, n_new) = (pass.resid.clone(), pass.shape.n_new());
-            self.keep(pass, hook, &resid, &[n_new, self.config.d_model]);
+            self.keep(pass, hook, &resid, &[n_new, self.model.config.d_model]);
         }
     }
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::{Edit, Intervention, PlanError, Prompt, Site, check_head};
+use super::{ActivationDirection, Edit, Intervention, PlanError, Prompt, Site, check_head, check_vocabulary};
 use crate::activations::Activations;
 use crate::ids::{HeadId, TokenId};
 use crate::model::ModelConfig;
@@ -120,9 +120,16 @@ impl Intervention {
             Edit::ProjectOut { direction, strength } => {
                 within("strength", *strength, -MAX_STRENGTH..MAX_STRENGTH, "a number from -100 to 100")?;
                 let is_bad = |d: &[f32]| d.iter().any(|x| !x.is_finite()) || d.iter().all(|&x| x == 0.0);
+                let (got, is_bad) = match direction {
+                    ActivationDirection::Values(values) => (values.len(), is_bad(values)),
+                    ActivationDirection::OfToken { unembedding_of } => {
+                        check_vocabulary(&[token_of(unembedding_of)?], config)?;
+                        (config.d_model, false)
+                    }
+                };
                 let mut widths = self.sites.iter(config).map(|site| site.columns(config).len());
-                match widths.find(|&wanted| wanted != direction.len() || is_bad(direction)) {
-                    Some(wanted) => Err(PlanError::Direction { got: direction.len(), wanted }),
+                match widths.find(|&wanted| wanted != got || is_bad) {
+                    Some(wanted) => Err(PlanError::Direction { got, wanted }),
                     None => Ok(()),
                 }
             }
@@ -146,6 +153,24 @@ impl Intervention {
             }
             _ => Ok(()),
         }
+    }
+}
+
+/// The one token that a prompt is.
+///
+/// # Panics
+/// At a text that was not tokenised before: an engine's bug.
+pub(crate) fn token_of(prompt: &Prompt) -> Result<TokenId, PlanError> {
+    match ids_of(prompt) {
+        [id] => Ok(*id),
+        ids => Err(PlanError::NotOneToken { n_tokens: ids.len() }),
+    }
+}
+
+fn ids_of(prompt: &Prompt) -> &[TokenId] {
+    match prompt {
+        Prompt::Ids(ids) => ids,
+        Prompt::Text(text) => unreachable!("the text {text:?} was not tokenised"),
     }
 }
 
@@ -238,11 +263,7 @@ impl Edits {
             Some(_) => Vec::new(),
             None => self.interventions[index].edit.donors().unwrap_or_default(),
         };
-        let ids = |prompt: &Prompt| match prompt {
-            Prompt::Ids(ids) => ids.clone(),
-            Prompt::Text(text) => unreachable!("the text {text:?} was not tokenised"),
-        };
-        prompts.into_iter().map(|prompt| prompt.map(ids)).collect()
+        prompts.into_iter().map(|prompt| prompt.map(|prompt| ids_of(prompt).to_vec())).collect()
     }
 
     /// What stays in force at positions after a prompt of which these were the edits. Edits of named positions, and those

@@ -83,8 +83,8 @@ pub enum Edit {
     },
     /// `x := x - strength (x·d) d / |d|²`: takes a direction out; strength 0 changes nothing.
     ProjectOut {
-        /// The direction `d`, as wide as the site.
-        direction: Vec<f32>,
+        /// The direction `d`.
+        direction: ActivationDirection,
         /// How much of it goes.
         #[serde(default = "one")]
         strength: f32,
@@ -112,6 +112,31 @@ pub enum Edit {
         /// `[query_pos, key_pos]`.
         edges: Vec<(usize, usize)>,
     },
+}
+
+/// A direction in activations.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
+#[serde(
+    untagged,
+    expecting = "a direction is a list of numbers or {\"unembedding_of\": {\"text\": \" Paris\"}}"
+)]
+pub enum ActivationDirection {
+    /// Its numbers, as many as the site is wide.
+    Values(Vec<f32>),
+    /// That along which a token's logit reads the residual stream: the token's column of W_U times the final norm's weights,
+    /// `[d_model]`.
+    OfToken {
+        /// The token, alone.
+        unembedding_of: Prompt,
+    },
+}
+
+impl ActivationDirection {
+    /// Of a token.
+    pub fn of_token(unembedding_of: Prompt) -> Self {
+        Self::OfToken { unembedding_of }
+    }
 }
 
 fn one() -> f32 {
@@ -373,6 +398,7 @@ mod tests {
             json!({"kind": "scale", "heads": ["L0H1"], "alpha": -1.0}),
             json!({"kind": "patch", "resid_pre": [2], "from": {"ids": [5]}, "positions": [1], "from_positions": [0]}),
             json!({"kind": "project_out", "resid_pre": [1], "direction": [1.0, 0.0], "strength": 0.5}),
+            json!({"kind": "project_out", "resid_pre": [1], "direction": {"unembedding_of": {"text": " a"}}, "strength": 1.0}),
             json!({"kind": "freeze_pattern", "heads": ["L0H0"]}),
             json!({"kind": "interpolate_pattern", "heads": ["L0H0"], "towards": "uniform", "strength": 0.5}),
             json!({"kind": "pattern_temperature", "heads": ["L0H0"], "tau": 2.0}),

@@ -8,8 +8,6 @@ struct RowEdit {
     // 0: times alpha; 1: replaced by a row each; 2: all replaced by one row; 3: freed of a direction, `alpha` times.
     kind: u32,
     alpha: f32,
-    // Of the direction with itself.
-    square: f32,
     b_start: u32,
 }
 
@@ -19,16 +17,18 @@ struct RowEdit {
 @group(0) @binding(2) var<storage, read> b: array<f32>;
 @group(0) @binding(3) var<storage, read_write> x: array<f32>;
 
-var<workgroup> lanes: array<f32, 64>;
+// Products with the direction: the row's, and the direction's own.
+var<workgroup> lanes: array<vec2<f32>, 64>;
 
 // A row a workgroup.
 @compute @workgroup_size(64)
 fn edit_rows(@builtin(workgroup_id) row: vec3<u32>, @builtin(local_invocation_id) at: vec3<u32>) {
     let start = rows[row.x] * edit.row_len + edit.first_column;
-    var dot = 0.0;
+    var dot = vec2<f32>();
     if edit.kind == 3u {
         for (var i = at.x; i < edit.n_columns; i += 64u) {
-            dot = fma(x[start + i], b[edit.b_start + i], dot);
+            let d = b[edit.b_start + i];
+            dot = fma(vec2<f32>(x[start + i], d), vec2<f32>(d), dot);
         }
     }
     lanes[at.x] = dot;
@@ -39,7 +39,7 @@ fn edit_rows(@builtin(workgroup_id) row: vec3<u32>, @builtin(local_invocation_id
         }
         workgroupBarrier();
     }
-    let factor = edit.alpha * lanes[0] / edit.square;
+    let factor = edit.alpha * lanes[0].x / lanes[0].y;
     for (var i = at.x; i < edit.n_columns; i += 64u) {
         switch edit.kind {
             case 0u: {
