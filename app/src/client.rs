@@ -12,18 +12,14 @@ use web_sys::{ErrorEvent, MessageEvent, Worker, WorkerOptions, WorkerType};
 use crate::live::NewestWins;
 use crate::protocol::{
     BackendChoice, Call, EngineReport, ErrorReport, Event, ModelSource, PROTOCOL, Progress, Reply, Request,
-    View, ViewRequest,
+    Timings, View, ViewRequest,
 };
 use crate::sharing::{Machine, Together, helper_lost, n_workers, parts, whole};
 
-/// Where Trunk puts the worker's entry, relative to the page.
-const WORKER_URL: &str = "./headlight-worker_loader.js";
+/// Where the worker's entry is, relative to the page.
+const WORKER_URL: &str = "./worker/start.js";
 /// A worker that crashes this often without answering anything is not started again.
 const MAX_CRASHES_IN_A_ROW: u32 = 3;
-
-/// The worker's module and wasm as Trunk names them, relative to the page.
-const WORKER_MODULE: &str = "./headlight-worker.js";
-const WORKER_WASM: &str = "./headlight-worker_bg.wasm";
 
 /// Whether this page has an origin of its own only, as in a frame with `sandbox="allow-scripts"`: no script's address
 /// is then its own, so none may start a worker.
@@ -37,17 +33,11 @@ fn is_opaque() -> bool {
 /// starts no module worker from a `blob:` of an opaque origin, but a classic one may import modules.
 fn opaque_worker() -> Result<Worker, JsValue> {
     let base = web_sys::window().ok_or(JsValue::NULL)?.location().href()?;
-    let address = |relative: &str| {
-        let url = web_sys::Url::new_with_base(relative, &base)?;
-        Ok::<_, JsValue>(serde_json::to_string(&url.href()).unwrap_or_default())
-    };
+    let entry = web_sys::Url::new_with_base(WORKER_URL, &base)?.href();
     // A failure is thrown where the page's error handler hears it.
     let script = format!(
-        "self.headlightBase = {};\nimport({}).then((engine) => engine.default({{ module_or_path: {} }}))\
-         .catch((error) => setTimeout(() => {{ throw error; }}));",
-        address("./")?,
-        address(WORKER_MODULE)?,
-        address(WORKER_WASM)?,
+        "import({}).catch((error) => setTimeout(() => {{ throw error; }}));",
+        serde_json::to_string(&entry).unwrap_or_default(),
     );
     let kind = web_sys::BlobPropertyBag::new();
     kind.set_type("text/javascript");
@@ -489,7 +479,7 @@ impl Client {
         steering: &Steering,
         on_progress: Box<dyn FnMut(Progress)>,
     ) -> Answer {
-        self.load(source.clone(), BackendChoice::Cpu, |_| {}).await?;
+        self.load(source.clone(), BackendChoice::Cpu, None, |_| {}).await?;
         let (id, answer) = self.begin(Call::Sweep(request), on_progress);
         steering.add(self, id);
         answer.await
@@ -535,13 +525,14 @@ impl Client {
         &self,
         source: ModelSource,
         backend: BackendChoice,
+        timings: Option<Timings>,
         on_progress: impl FnMut(Progress) + 'static,
     ) -> Result<Loaded, ErrorReport> {
         // The newest load wins too.
         self.cancel_load();
         let model_id = source.id.clone();
-        let (id, receiver) =
-            self.send(Call::Load { source: source.clone(), backend }, Some(Box::new(on_progress)));
+        let call = Call::Load { source: source.clone(), backend, timings };
+        let (id, receiver) = self.send(call, Some(Box::new(on_progress)));
         self.0.load_id.set(id);
         let answer = match receiver.await {
             Ok(Ok(Reply::Loaded { info, engine, cached, cache_note })) => {

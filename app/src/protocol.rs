@@ -15,7 +15,7 @@ use headlight_core::script::ScriptRequest;
 use serde::{Deserialize, Serialize};
 
 /// Raised whenever a message changes its meaning; page and worker must agree.
-pub const PROTOCOL: u32 = 6;
+pub const PROTOCOL: u32 = 7;
 
 /// One request of the page.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -35,6 +35,8 @@ pub enum Call {
         source: ModelSource,
         /// What it is to compute on.
         backend: BackendChoice,
+        /// What was measured before on this machine, for [`BackendChoice::Auto`]: it is then not measured again.
+        timings: Option<Timings>,
     },
     /// Which of these manifest models are in this browser's cache.
     CachedModels(Vec<ModelSource>),
@@ -113,8 +115,17 @@ pub enum BackendChoice {
     Webgpu,
 }
 
+/// The same short run on two engines, milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Timings {
+    /// On the graphics device.
+    pub gpu_ms: f64,
+    /// On the CPU.
+    pub cpu_ms: f64,
+}
+
 /// What answers.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct EngineReport {
     /// Engine and precision, as in reports.
     pub name: String,
@@ -122,6 +133,8 @@ pub struct EngineReport {
     pub is_gpu: bool,
     /// Why it and no other, in a sentence.
     pub why: String,
+    /// What decided, where two engines were timed, now or before.
+    pub timings: Option<Timings>,
 }
 
 /// Where a model's files are.

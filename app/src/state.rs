@@ -7,6 +7,7 @@ pub mod exchange;
 pub mod job;
 pub mod lab;
 pub mod lesson;
+pub mod machine;
 pub mod settings;
 pub mod share;
 
@@ -24,6 +25,7 @@ use self::edits::{EditMsg, Edits};
 use self::job::JobEvent;
 use self::lab::{Lab, LabMsg};
 use self::lesson::{Assignment, LessonMsg};
+use self::machine::{MachineMsg, Measurement};
 use self::settings::Settings;
 use self::share::Shared;
 
@@ -194,6 +196,8 @@ pub struct AppState {
     pub shared: Option<Shared>,
     /// A link that waits for its model.
     pub opening: Option<Box<Link>>,
+    /// How fast the model runs, once that was measured.
+    pub measurement: Option<Measurement>,
     /// What is wrong, if anything.
     pub problem: Option<Problem>,
     /// The user's choice of palette.
@@ -222,6 +226,7 @@ impl Default for AppState {
             lens: Lens::default(),
             detections: BTreeMap::new(),
             imports: Vec::new(),
+            measurement: None,
             job_id: 0,
             settings: Settings::default(),
             selected: None,
@@ -449,6 +454,8 @@ pub enum Msg {
     DismissShared,
     /// Something of the assignment.
     Lesson(LessonMsg),
+    /// About a measurement of this machine.
+    Machine(MachineMsg),
     /// Something else failed.
     Failed(ErrorReport),
     /// The banner is closed.
@@ -516,6 +523,11 @@ pub enum Task {
         library: Library,
         /// What is asked.
         call: Box<Call>,
+    },
+    /// Time the model at these prompt lengths.
+    Measure {
+        /// Tokens.
+        prefill: Vec<usize>,
     },
     /// Remember the palette.
     KeepTheme(ThemeChoice),
@@ -625,6 +637,7 @@ pub fn update(state: &mut AppState, msg: Msg) -> Vec<Task> {
             lesson::update(&mut state.assignment, msg);
             Vec::new()
         }
+        Msg::Machine(msg) => machine::update(state, msg),
         Msg::Failed(error) => fail(state, error),
         Msg::Dismiss => {
             state.problem = None;
@@ -722,6 +735,8 @@ fn loaded(
         // Ids of another vocabulary.
         state.settings.custom.cells.clear();
     }
+    // Of another model, or another engine.
+    state.measurement = None;
     share::model_came(state);
     if state.bos == BosPolicy::On && state.model.as_ref().is_some_and(|model| model.info.bos_id.is_none()) {
         state.bos = BosPolicy::Auto;

@@ -17,9 +17,9 @@ use headlight_core::hooks::{ActivationDirection, Edit, Intervention, PatternTarg
 use headlight_core::ids::HeadId;
 use headlight_core::report::{
     BenchReport, BosPolicy, ControlsReport, ControlsRequest, DetectProvenance, DetectReport, DetectRequest,
-    DlaReport, DlaRequest, GenerateReport, GenerateRequest, HeadScore, LensReport, LensRequest, ModelInfo,
-    OvReport, OvRequest, PatchReport, PatchRequest, PatternReport, PrefillSpeed, Provenance, RunReport,
-    RunRequest, SweepReport, SweepRequest, TokenDirect, TokenLogit, TokensReport,
+    DlaReport, DlaRequest, GenerateReport, GenerateRequest, HeadScore, KernelSpeed, LensReport, LensRequest,
+    ModelInfo, OvReport, OvRequest, PatchReport, PatchRequest, PatternReport, PrefillSpeed, Provenance,
+    RunReport, RunRequest, SweepReport, SweepRequest, TokenDirect, TokenLogit, TokensReport,
 };
 use headlight_core::script::{Library, ScriptRequest};
 use ts_rs::{Config, TS};
@@ -102,6 +102,7 @@ fn declarations() -> String {
         GenerateRequest,
         GenerateReport,
         PrefillSpeed,
+        KernelSpeed,
         BenchReport,
         ModelFormat,
         ManifestModel,

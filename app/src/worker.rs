@@ -28,6 +28,16 @@ fn now_ms() -> f64 {
     scope().performance().map_or(0.0, |performance| performance.now())
 }
 
+/// What the worker's start script says of it under a name.
+fn told(name: &str) -> Option<String> {
+    js_sys::Reflect::get(&scope(), &name.into()).ok()?.as_string()
+}
+
+/// The CPU as reports name it, with the instructions that this build uses.
+fn cpu_name(engine: &str) -> String {
+    format!("{engine} ({})", told("headlightSimd").unwrap_or_else(|| "SIMD".to_owned()))
+}
+
 /// What a future gives, or nothing if that takes longer.
 async fn within_ms<T>(limit_ms: i32, future: impl Future<Output = T>) -> Option<T> {
     let late = js_sys::Promise::new(&mut |resolve, _| {

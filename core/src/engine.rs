@@ -6,6 +6,7 @@
 //! once (such as [`Engine::run`]) waits, and is for the CPU and for native programs.
 
 mod ablate;
+mod bench;
 mod detect_job;
 mod effect;
 mod generate;

@@ -276,12 +276,28 @@ pub struct DetectProvenance {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "ts", derive(ts_rs::TS))]
 pub struct BenchReport {
-    /// Engine, precision and target, such as `cpu-f32 wasm32 simd128`.
+    /// Engine, precision and target, such as `cpu-f32 wasm32 (relaxed SIMD)`.
     pub engine: String,
     /// Model's name.
     pub model: String,
     /// One entry a length.
     pub prefill: Vec<PrefillSpeed>,
+    /// How fast products are, and could be; null on a graphics device.
+    pub kernel: Option<KernelSpeed>,
+    /// The most memory that the engine has held at a time, bytes; null where that is not known.
+    pub memory_bytes: Option<u64>,
+}
+
+/// Speed of the CPU's product of matrices on one thread, in thousand millions of multiplications and additions a second.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
+pub struct KernelSpeed {
+    /// In registers alone, with the same instructions: the most that is possible.
+    pub peak_gmacs: f64,
+    /// Of 512 rows with a weight matrix of the model.
+    pub matmul_gmacs: f64,
+    /// The second as a part of the first.
+    pub matmul_of_peak: f64,
 }
 
 /// Speed at one length.

@@ -6,6 +6,7 @@ pub mod browser;
 pub mod build;
 pub mod models;
 pub mod paths;
+mod relaxed;
 pub mod server;
 pub mod setup;
 pub mod shell;

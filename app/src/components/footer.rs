@@ -2,6 +2,7 @@
 
 use leptos::prelude::*;
 
+use super::machine::ThisMachine;
 use crate::models;
 use crate::view_model::measure::Measure;
 
@@ -36,6 +37,7 @@ pub fn Footer() -> impl IntoView {
                     </dd>
                 </dl>
             </details>
+            <ThisMachine />
             <p class="foot-line">
                 <span>
                     "Headlight " {env!("CARGO_PKG_VERSION")}

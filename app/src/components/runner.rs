@@ -9,7 +9,7 @@ use std::time::Duration;
 use leptos::prelude::*;
 use leptos::task::spawn_local;
 
-use super::{Page, address, theme};
+use super::{Page, address, kept, theme};
 use crate::api::{self, Host, Topic, WithNumbers};
 use crate::client::{Client, ClientEvent, Steering};
 use crate::download;
@@ -17,6 +17,7 @@ use crate::export;
 use crate::protocol::{BackendChoice, Call, ErrorReport, ModelSource, Reply, ViewRequest};
 use crate::state::job::JobEvent;
 use crate::state::lesson::Fixed;
+use crate::state::machine::{MachineMsg, N_REPEATS};
 use crate::state::{Msg, Task};
 
 /// The page's hands.
@@ -89,6 +90,15 @@ impl Runner {
                     Err(error) => page.send(Msg::Failed(error)),
                 }
             }),
+            Task::Measure { prefill } => spawn_local(async move {
+                let call = Call::Bench { prefill, repeats: N_REPEATS };
+                let ended = match client.request(call).await {
+                    Ok(Reply::Bench(report)) => Ok(Arc::new(report)),
+                    Ok(_) => return,
+                    Err(error) => Err(error),
+                };
+                page.send(Msg::Machine(MachineMsg::Ended(ended)));
+            }),
             Task::KeepTheme(choice) => theme::keep(choice),
         }
     }
@@ -140,17 +150,31 @@ impl Runner {
 fn load(page: Page, client: Client, load_id: u32, source: ModelSource, backend: BackendChoice) {
     let on_progress = move |progress| page.send(Msg::LoadProgress { load_id, progress });
     spawn_local(async move {
-        page.send(match client.load(source, backend, on_progress).await {
-            Ok(loaded) => Msg::Loaded {
-                load_id,
-                info: loaded.info,
-                engine: loaded.engine,
-                cached: loaded.cached,
-                cache_note: loaded.cache_note,
-            },
+        let key = timings_key(&source);
+        let timings = key.as_ref().and_then(|key| serde_json::from_str(&kept::get(key)?).ok());
+        page.send(match client.load(source, backend, timings, on_progress).await {
+            Ok(loaded) => {
+                if let (Some(key), Some(timings)) = (key, loaded.engine.timings) {
+                    kept::put(&key, &serde_json::to_string(&timings).unwrap_or_default());
+                }
+                Msg::Loaded {
+                    load_id,
+                    info: loaded.info,
+                    engine: loaded.engine,
+                    cached: loaded.cached,
+                    cache_note: loaded.cache_note,
+                }
+            }
             Err(error) => Msg::LoadFailed { load_id, error },
         });
     });
+}
+
+/// Under what name it is kept which engine was faster on a model; nothing of a file, whose name may stand for another one next
+/// time. Another version of Headlight measures anew.
+fn timings_key(source: &ModelSource) -> Option<String> {
+    let is_file = source.urls.iter().any(|url| url.starts_with("blob:"));
+    (!is_file).then(|| format!("headlight-engine-{}-{}", env!("CARGO_PKG_VERSION"), source.id))
 }
 
 /// What scripts see of the page.

@@ -6,7 +6,7 @@ use leptos::prelude::*;
 
 use super::{Page, page};
 use crate::state::Msg;
-use crate::state::detection::{DetectorMsg, Setting};
+use crate::state::detection::{DetectionStage, DetectorMsg, Setting};
 use crate::state::settings::{Candidates, StimulusChoice};
 use crate::view_model::lens::Lens;
 
@@ -242,44 +242,53 @@ fn RetrievalEditor() -> impl IntoView {
     }
 }
 
+/// Open until there is a result: the map is what one then looks at.
 #[component]
 fn OwnText() -> impl IntoView {
     let page = page();
+    let is_done = page.select(|state| {
+        state.lens_detection().is_some_and(|detection| matches!(detection.stage, DetectionStage::Done(_)))
+    });
     let text = page.select(|state| state.settings.retrieval.text.clone());
     let needle = page.select(|state| state.settings.retrieval.needle.clone());
     let question = page.select(|state| state.settings.retrieval.question.clone());
     view! {
-        <label class="setting setting-tall">
-            <span>"Text"</span>
-            <textarea
-                class="field"
-                rows="4"
-                data-testid="retrieval-text-field"
-                prop:value=move || text.get()
-                on:input=move |event| set(page, Setting::Text(event_target_value(&event)))
-            ></textarea>
-        </label>
-        <label class="setting">
-            <span>"Needle"</span>
-            <input
-                class="field"
-                type="text"
-                data-testid="retrieval-needle"
-                title="The words of the text that answer the question"
-                prop:value=move || needle.get()
-                on:input=move |event| set(page, Setting::Needle(event_target_value(&event)))
-            />
-        </label>
-        <label class="setting setting-tall">
-            <span>"Question"</span>
-            <textarea
-                class="field"
-                rows="2"
-                data-testid="retrieval-question"
-                title="Ends where the answer begins"
-                prop:value=move || question.get()
-                on:input=move |event| set(page, Setting::Question(event_target_value(&event)))
-            ></textarea>
-        </label>
+        <details class="detector-doc own-text" prop:open=move || !is_done.get()>
+            <summary>"Text, needle, question"</summary>
+            <div class="settings">
+                <label class="setting setting-tall">
+                    <span>"Text"</span>
+                    <textarea
+                        class="field"
+                        rows="4"
+                        data-testid="retrieval-text-field"
+                        prop:value=move || text.get()
+                        on:input=move |event| set(page, Setting::Text(event_target_value(&event)))
+                    ></textarea>
+                </label>
+                <label class="setting">
+                    <span>"Needle"</span>
+                    <input
+                        class="field"
+                        type="text"
+                        data-testid="retrieval-needle"
+                        title="The words of the text that answer the question"
+                        prop:value=move || needle.get()
+                        on:input=move |event| set(page, Setting::Needle(event_target_value(&event)))
+                    />
+                </label>
+                <label class="setting setting-tall">
+                    <span>"Question"</span>
+                    <textarea
+                        class="field"
+                        rows="2"
+                        data-testid="retrieval-question"
+                        title="Ends where the answer begins"
+                        prop:value=move || question.get()
+                        on:input=move |event| set(page, Setting::Question(event_target_value(&event)))
+                    ></textarea>
+                </label>
+            </div>
+        </details>
     }
 }

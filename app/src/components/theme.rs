@@ -3,20 +3,15 @@
 use leptos::prelude::*;
 use wasm_bindgen::prelude::*;
 
-use super::{Page, page};
+use super::{Page, kept, page};
 use crate::state::{Msg, ThemeChoice};
 use crate::view_model::colour::Theme;
 
 /// Where the choice is kept; index.html reads it before the first paint.
 const STORAGE_KEY: &str = "headlight-theme";
 
-fn storage() -> Option<web_sys::Storage> {
-    window().local_storage().ok().flatten()
-}
-
-fn kept() -> ThemeChoice {
-    let kept = storage().and_then(|storage| storage.get_item(STORAGE_KEY).ok().flatten());
-    match kept.as_deref() {
+fn kept_choice() -> ThemeChoice {
+    match kept::get(STORAGE_KEY).as_deref() {
         Some("light") => ThemeChoice::Fixed(Theme::Light),
         Some("dark") => ThemeChoice::Fixed(Theme::Dark),
         _ => ThemeChoice::System,
@@ -29,7 +24,7 @@ pub fn follow(page: Page) {
     let choice = match flags {
         // An embed neither follows nor changes what was chosen on the page.
         Some(flags) => flags.theme.map_or(ThemeChoice::System, ThemeChoice::Fixed),
-        None => kept(),
+        None => kept_choice(),
     };
     page.state.update(|state| state.theme_choice = choice);
     let Ok(Some(query)) = window().match_media("(prefers-color-scheme: dark)") else { return };
@@ -56,12 +51,9 @@ pub fn keep(choice: ThemeChoice) {
             None => root.remove_attribute("data-theme"),
         };
     }
-    // Storage may be forbidden or full; the choice then lasts as long as the page.
-    if let Some(storage) = storage() {
-        let _ = match name {
-            Some(name) => storage.set_item(STORAGE_KEY, name),
-            None => storage.remove_item(STORAGE_KEY),
-        };
+    match name {
+        Some(name) => kept::put(STORAGE_KEY, name),
+        None => kept::forget(STORAGE_KEY),
     }
 }
 

@@ -4,12 +4,13 @@ use headlight_core::ablate::Metric;
 use headlight_core::ablate::sweep::Targets;
 use headlight_core::hooks::{Edit, Intervention};
 use headlight_core::report::{
-    DetectRequest, HeadScores, PatternReport, Provenance, RunReport, SweepReport, TokenLogit,
+    BenchReport, DetectRequest, HeadScores, PatternReport, Provenance, RunReport, SweepReport, TokenLogit,
 };
 
 use super::detection::{Outdated, Setting};
 use super::edits::{HeadSet, LayerPart, of_layer};
 use super::lab::{Experiment, LabSettings, SetEffect, repeated_positions};
+use super::machine::{MachineMsg, Measurement};
 use super::settings::StimulusChoice;
 use super::*;
 use crate::protocol::{Comparison, EditWhere, PlacedEdit, Reply};
@@ -669,4 +670,33 @@ fn another_backend_loads_the_model_there_and_a_wish_alone_loads_nothing() {
     let engine = EngineReport { is_gpu: true, ..EngineReport::default() };
     update(&mut state, Msg::Engine(engine.clone()));
     assert_eq!(state.model.map(|model| model.engine), Some(engine));
+}
+
+#[test]
+fn this_machine_is_measured_once_at_a_time_and_for_the_model_that_answers() {
+    let measure = || Msg::Machine(MachineMsg::Measure);
+    let report = || {
+        Arc::new(BenchReport {
+            engine: "cpu-f32".to_owned(),
+            model: "m".to_owned(),
+            prefill: Vec::new(),
+            kernel: None,
+            memory_bytes: None,
+        })
+    };
+    assert_eq!(update(&mut AppState::default(), measure()), [], "without a model nothing is measured");
+    let mut state = loaded_state();
+    // No longer than the model reads, and no length twice.
+    assert_eq!(update(&mut state, measure()), [Task::Measure { prefill: vec![64, 128] }]);
+    assert_eq!(update(&mut state, measure()), [], "one at a time");
+    update(&mut state, Msg::Machine(MachineMsg::Ended(Err(error("crashed")))));
+    assert_eq!(state.measurement, Some(Measurement::Failed(error("crashed"))));
+    update(&mut state, measure());
+    update(&mut state, Msg::Machine(MachineMsg::Ended(Ok(report()))));
+    assert_eq!(state.measurement, Some(Measurement::Done(report())));
+    // What ends after the model has changed is not shown of the new one.
+    update(&mut state, measure());
+    state.measurement = None;
+    update(&mut state, Msg::Machine(MachineMsg::Ended(Ok(report()))));
+    assert_eq!(state.measurement, None);
 }

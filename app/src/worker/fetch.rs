@@ -47,11 +47,9 @@ pub async fn download(id: u32, url: &str, size_bytes: Option<u64>) -> Result<Fet
     read_body(id, &response, Stage::Download, size_bytes).await
 }
 
-/// What relative addresses are relative to: in a sandboxed frame the page's folder, which the page names because the worker's
-/// own address is a `blob:`; else the worker's address.
+/// What relative addresses are relative to: the page's folder.
 fn base() -> String {
-    let named = Reflect::get(&super::scope(), &"headlightBase".into()).ok();
-    named.and_then(|base| base.as_string()).unwrap_or_else(|| super::scope().location().href())
+    super::told("headlightBase").unwrap_or_else(|| super::scope().location().href())
 }
 
 /// Reads a response to its end, reporting progress.

@@ -8,10 +8,12 @@ use headlight_core::error::Error;
 
 use super::cancel::Breather;
 use super::fetch::{self, Fetched};
-use super::now_ms;
 use super::post::{self, Reporter};
 use super::session::Session;
-use crate::protocol::{BackendChoice, EngineReport, ErrorReport, ModelFormat, ModelSource, Reply, Stage};
+use super::{cpu_name, now_ms};
+use crate::protocol::{
+    BackendChoice, EngineReport, ErrorReport, ModelFormat, ModelSource, Reply, Stage, Timings,
+};
 
 /// From this size on the loaded model makes room before the next one is unpacked.
 const LARGE_BYTES: usize = 64 << 20;
@@ -22,6 +24,7 @@ pub async fn load(
     id: u32,
     source: ModelSource,
     backend: BackendChoice,
+    timings: Option<Timings>,
 ) -> Result<Reply, ErrorReport> {
     let mut cached = false;
     let mut cache_note = None;
@@ -49,7 +52,7 @@ pub async fn load(
     if n_bytes > LARGE_BYTES {
         session.borrow_mut().clear();
     }
-    let (engine, cpu, report) = engines(session, id, loading, backend).await?;
+    let (engine, cpu, report) = engines(session, id, loading, backend, timings).await?;
     let info = engine.info().clone();
     session.borrow_mut().replace(engine, cpu);
     Ok(Reply::Loaded { info, engine: report, cached, cache_note })
@@ -61,14 +64,22 @@ async fn engines(
     id: u32,
     loading: Loading,
     backend: BackendChoice,
+    measured_before: Option<Timings>,
 ) -> Result<(Engine, Option<Engine>, EngineReport), ErrorReport> {
+    let cpu_was_faster = measured_before.filter(|timings| timings.gpu_ms > timings.cpu_ms);
     let gpu = match backend {
         BackendChoice::Cpu => Err("the CPU was chosen".to_owned()),
-        BackendChoice::Auto => Session::gpu(session, false).await,
+        BackendChoice::Auto => match cpu_was_faster {
+            Some(timings) => {
+                Err(format!("the graphics device was slower when both were timed: {}", told(timings)))
+            }
+            None => Session::gpu(session, false).await,
+        },
         BackendChoice::Webgpu => Session::gpu(session, true).await,
     };
     let on_cpu = |cpu: Engine, why: String| {
-        let report = EngineReport { name: cpu.engine_name(), is_gpu: false, why };
+        let name = cpu_name(&cpu.engine_name());
+        let report = EngineReport { name, is_gpu: false, why, timings: cpu_was_faster };
         Ok((cpu, None, report))
     };
     let gpu = match gpu {
@@ -95,16 +106,24 @@ async fn engines(
     }
     let agrees = format!("its self-test agrees with the CPU's logits within {:.0e}", test.max_difference);
     if backend == BackendChoice::Webgpu {
-        let report = EngineReport { name, is_gpu: true, why: format!("WebGPU was chosen; {agrees}") };
+        let why = format!("WebGPU was chosen; {agrees}");
+        let report = EngineReport { name, is_gpu: true, why, timings: None };
         return Ok((gpu, Some(cpu), report));
     }
-    let (gpu_ms, cpu_ms) = (run_ms(&gpu).await?, run_ms(&cpu).await?);
-    let measured = format!("{N_CHOICE_TOKENS} tokens take it {gpu_ms:.0} ms and the CPU {cpu_ms:.0} ms");
-    if gpu_ms > cpu_ms {
-        return on_cpu(cpu, format!("{name} is slower here: {measured}"));
+    let timings = match measured_before {
+        Some(timings) => timings,
+        None => Timings { gpu_ms: run_ms(&gpu).await?, cpu_ms: run_ms(&cpu).await? },
+    };
+    if timings.gpu_ms > timings.cpu_ms {
+        let (cpu, none, report) = on_cpu(cpu, format!("{name} is slower here: {}", told(timings)))?;
+        return Ok((cpu, none, EngineReport { timings: Some(timings), ..report }));
     }
-    let report = EngineReport { name, is_gpu: true, why: format!("{measured}; {agrees}") };
-    Ok((gpu, Some(cpu), report))
+    let why = format!("{}; {agrees}", told(timings));
+    Ok((gpu, Some(cpu), EngineReport { name, is_gpu: true, why, timings: Some(timings) }))
+}
+
+fn told(Timings { gpu_ms, cpu_ms }: Timings) -> String {
+    format!("{N_CHOICE_TOKENS} tokens take it {gpu_ms:.0} ms and the CPU {cpu_ms:.0} ms")
 }
 
 /// Tokens of the run that decides between two engines.

@@ -14,10 +14,12 @@ use headlight_core::report::{
     BenchReport, BosPolicy, EffectReport, PatternReport, PrefillSpeed, Prompt, RunRequest, SweepReport,
     SweepRequest,
 };
+use js_sys::{ArrayBuffer, WebAssembly};
+use wasm_bindgen::JsCast;
 
 use super::cancel::{self, Breather};
 use super::post::{self, Reporter};
-use super::{fetch, load, now_ms, within_ms};
+use super::{cpu_name, fetch, load, now_ms, within_ms};
 use crate::protocol::{
     Call, Comparison, EngineReport, ErrorReport, Event, ModelSource, Reply, Stage, View, ViewRequest,
 };
@@ -76,9 +78,10 @@ impl Session {
         }
         let Some(cpu) = self.cpu.take() else { return false };
         let report = EngineReport {
-            name: cpu.engine_name(),
+            name: cpu_name(&cpu.engine_name()),
             is_gpu: false,
             why: format!("{}: the CPU took over and computed it again", error.message),
+            timings: None,
         };
         self.clear();
         self.engine = Some(cpu);
@@ -149,7 +152,7 @@ pub async fn answer(session: &RefCell<Session>, id: u32, call: Call) -> Result<R
 
 async fn answer_once(session: &RefCell<Session>, id: u32, call: Call) -> Result<Reply, ErrorReport> {
     match call {
-        Call::Load { source, backend } => load::load(session, id, source, backend).await,
+        Call::Load { source, backend, timings } => load::load(session, id, source, backend, timings).await,
         Call::CachedModels(sources) => Ok(Reply::Cached(cached_ids(sources).await)),
         Call::DeleteCached(source) => {
             if let Some(sha256) = &source.sha256 {
@@ -459,7 +462,17 @@ async fn bench(
         }
         speeds.push(PrefillSpeed::of_runs(n_tokens, runs_ms));
     }
-    let on_cpu = if engine.is_on_gpu() { "" } else { " simd128" };
-    let engine_name = format!("{} wasm32{on_cpu}", engine.engine_name());
-    Ok(BenchReport { engine: engine_name, model: engine.info().name.clone(), prefill: speeds })
+    let name = format!("{} wasm32", engine.engine_name());
+    let engine_name = if engine.is_on_gpu() { name } else { cpu_name(&name) };
+    let kernel = engine.kernel_speed(now_ms);
+    // It never shrinks: what it is now is the most that it was.
+    let memory: WebAssembly::Memory = wasm_bindgen::memory().unchecked_into();
+    let memory_bytes = memory.buffer().unchecked_into::<ArrayBuffer>().byte_length();
+    Ok(BenchReport {
+        engine: engine_name,
+        model: engine.info().name.clone(),
+        prefill: speeds,
+        kernel,
+        memory_bytes: Some(memory_bytes.into()),
+    })
 }

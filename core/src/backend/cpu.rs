@@ -14,6 +14,7 @@ mod rope;
 
 use std::ops::Range;
 
+pub use kernel::peak_work;
 pub use matmul::PackedMatrix;
 use quantized::QuantizedPanels;
 pub use rope::{frequencies, turns};

@@ -764,5 +764,22 @@ fn bench(engine: &Engine, prefill: &[usize], repeats: usize) -> anyhow::Result<B
         speeds.push(PrefillSpeed::of_runs(n_tokens, runs_ms));
     }
     let engine_name = format!("{} native {}", engine.engine_name(), std::env::consts::ARCH);
-    Ok(BenchReport { engine: engine_name, model: engine.info().name.clone(), prefill: speeds })
+    let began = Instant::now();
+    let kernel = engine.kernel_speed(|| began.elapsed().as_secs_f64() * 1000.0);
+    let memory_bytes = peak_memory_bytes();
+    Ok(BenchReport {
+        engine: engine_name,
+        model: engine.info().name.clone(),
+        prefill: speeds,
+        kernel,
+        memory_bytes,
+    })
+}
+
+/// The most memory that this process has had resident, where the system tells it in `/proc`.
+fn peak_memory_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1024)
 }

@@ -31,6 +31,46 @@ pub fn add_products<const N: usize>(rows: &[[f32; N]], panel: &[[f32; PANEL]], s
     add_products_in_order(rows, panel, sums);
 }
 
+/// Vectors that [`peak_work`] keeps in registers: enough that none waits for its own last result.
+const CHAINS: usize = 10;
+/// Lanes of one of its vectors.
+const PEAK_LANES: usize = if cfg!(target_arch = "wasm32") { 4 } else { 8 };
+
+/// Multiplies and adds in registers alone, `n_rounds` times each of some vectors: the most that a product could do here. Gives
+/// how many multiplications and additions that were, and a sum that depends on all of them.
+pub fn peak_work(n_rounds: usize) -> (u64, f32) {
+    let n_macs = n_rounds as u64 * (CHAINS * PEAK_LANES) as u64;
+    // Neither is known to the compiler; the sums stay small.
+    let (x, y) = std::hint::black_box((0.75_f32, 0.25_f32));
+    #[cfg(target_arch = "x86_64")]
+    if std::arch::is_x86_feature_detected!("avx2") {
+        // SAFETY: the processor has AVX2.
+        return (n_macs, unsafe { peak_work_avx2(n_rounds, x, y) });
+    }
+    #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+    return (n_macs, wasm::peak_work(n_rounds, x, y));
+    #[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
+    (n_macs, peak_work_in_order(n_rounds, x, y))
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn peak_work_avx2(n_rounds: usize, x: f32, y: f32) -> f32 {
+    peak_work_in_order(n_rounds, x, y)
+}
+
+#[cfg(any(test, not(all(target_arch = "wasm32", target_feature = "simd128"))))]
+#[inline(always)]
+fn peak_work_in_order(n_rounds: usize, x: f32, y: f32) -> f32 {
+    let mut sums = [[1.0_f32; PEAK_LANES]; CHAINS];
+    for _ in 0..n_rounds {
+        for sum in sums.as_flattened_mut() {
+            *sum = *sum * x + y;
+        }
+    }
+    sums.as_flattened().iter().sum()
+}
+
 /// The reference with wider vectors; no fused multiply-add, so that the result is bit-equal.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
@@ -56,13 +96,31 @@ fn add_products_in_order<const N: usize>(rows: &[[f32; N]], panel: &[[f32; PANEL
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
 mod wasm {
     use core::arch::wasm32::{
-        f32x4_add, f32x4_mul, f32x4_splat, v128, v128_load, v128_load32_splat, v128_store,
+        f32x4_add, f32x4_extract_lane, f32x4_mul, f32x4_splat, v128, v128_load, v128_load32_splat, v128_store,
     };
 
-    use super::{PANEL, Sums};
+    use super::{CHAINS, PANEL, Sums};
 
     const LANES: usize = 4;
     const VECTORS: usize = PANEL / LANES;
+
+    /// See [`super::peak_work`].
+    pub fn peak_work(n_rounds: usize, x: f32, y: f32) -> f32 {
+        let (x, y) = (f32x4_splat(x), f32x4_splat(y));
+        let mut sums = [f32x4_splat(1.0); CHAINS];
+        for _ in 0..n_rounds {
+            for sum in &mut sums {
+                *sum = f32x4_add(y, f32x4_mul(*sum, x));
+            }
+        }
+        let lanes = sums.into_iter().map(|sum| {
+            f32x4_extract_lane::<0>(sum)
+                + f32x4_extract_lane::<1>(sum)
+                + f32x4_extract_lane::<2>(sum)
+                + f32x4_extract_lane::<3>(sum)
+        });
+        lanes.sum()
+    }
 
     /// See [`super::add_products`].
     pub fn add_products<const N: usize>(rows: &[[f32; N]], panel: &[[f32; PANEL]], sums: &mut Sums<N>) {
@@ -130,6 +188,17 @@ mod tests {
             add_products(&rows[..cut], &panel[..cut], &mut in_parts);
             add_products(&rows[cut..], &panel[cut..], &mut in_parts);
             assert_eq!(in_parts, wanted, "{N} rows, {n_inputs} inputs in two parts");
+        }
+    }
+
+    #[test]
+    fn the_peak_is_counted_as_it_is_worked() {
+        for n_rounds in [0, 1, 1000] {
+            let (n_macs, sum) = peak_work(n_rounds);
+            assert_eq!(n_macs as usize, n_rounds * CHAINS * PEAK_LANES);
+            // The fixed point of x -> 0.75 x + 0.25 is where it starts.
+            assert_eq!(sum, peak_work_in_order(n_rounds, 0.75, 0.25));
+            assert_eq!(sum, (CHAINS * PEAK_LANES) as f32);
         }
     }
 

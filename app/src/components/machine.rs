@@ -1,0 +1,84 @@
+//! How fast this machine runs the model, measured on the spot.
+
+use std::sync::Arc;
+
+use headlight_core::report::BenchReport;
+use leptos::prelude::*;
+
+use super::page;
+use crate::state::Msg;
+use crate::state::machine::{MachineMsg, Measurement, N_REPEATS};
+use crate::view_model::size_text;
+
+/// Opens in the footer; nothing is measured before the button is pressed.
+#[component]
+pub fn ThisMachine() -> impl IntoView {
+    let page = page();
+    let measurement = page.select(|state| state.measurement.clone());
+    let is_running = page.select(|state| state.measurement == Some(Measurement::Running));
+    let can_measure = page.select(|state| state.model.as_ref().is_some_and(|model| model.is_live));
+    view! {
+        <details class="method" data-testid="machine">
+            <summary>"This machine: how fast the model runs here"</summary>
+            <p>
+                "Reads made-up prompts with the attention of every head scored, " {N_REPEATS}
+                " times each; the median counts. Nothing is sent anywhere."
+            </p>
+            <p>
+                <button
+                    class="button"
+                    data-testid="measure"
+                    disabled=move || is_running.get() || !can_measure.get()
+                    on:click=move |_| page.send(Msg::Machine(MachineMsg::Measure))
+                >
+                    {move || if is_running.get() { "Measuring" } else { "Measure" }}
+                </button>
+            </p>
+            <div role="status">
+                {move || match measurement.get()? {
+                    Measurement::Running => None,
+                    Measurement::Done(report) => Some(view! { <Measured report /> }.into_any()),
+                    Measurement::Failed(error) => {
+                        Some(view! { <p>{format!("Not measured: {}.", error.message)}</p> }.into_any())
+                    }
+                }}
+            </div>
+        </details>
+    }
+}
+
+#[component]
+fn Measured(report: Arc<BenchReport>) -> impl IntoView {
+    let rows = report.prefill.iter().map(|speed| {
+        view! {
+            <tr>
+                <td>{speed.n_tokens}</td>
+                <td>{format!("{:.0}", speed.tokens_per_s)}</td>
+                <td>{format!("{:.0} ms", speed.n_tokens as f64 / speed.tokens_per_s * 1000.0)}</td>
+            </tr>
+        }
+    });
+    let kernel = report.kernel.map(|kernel| {
+        format!(
+            "Products of matrices: {:.0} thousand million multiplications and additions a second, {:.0} % of the {:.0} that one thread could do. ",
+            kernel.matmul_gmacs,
+            100.0 * kernel.matmul_of_peak,
+            kernel.peak_gmacs,
+        )
+    });
+    let memory = report.memory_bytes.map(|bytes| format!("Memory: {} at most.", size_text(bytes)));
+    view! {
+        <p data-testid="measured">{report.model.clone()} " on " {report.engine.clone()} ", one thread:"</p>
+        <table class="causal">
+            <thead>
+                <tr>
+                    <th scope="col">"Tokens"</th>
+                    <th scope="col">"Tokens a second"</th>
+                    <th scope="col">"One pass"</th>
+                </tr>
+            </thead>
+            <tbody>{rows.collect_view()}</tbody>
+        </table>
+        <p>{kernel} {memory}</p>
+    }
+}

@@ -1,0 +1,53 @@
+//! How fast the CPU's product of matrices is here, beside the most that the processor could do.
+
+use std::hint::black_box;
+
+use super::Engine;
+use crate::backend::cpu::peak_work;
+use crate::backend::{Backend, Device};
+use crate::report::KernelSpeed;
+use crate::tensor::HostTensor;
+
+/// Rows of the product that is timed.
+const N_ROWS: usize = 512;
+/// Of so many tries the fastest counts: others were interrupted.
+const N_TRIES: usize = 5;
+/// Rounds of the peak's loop: some milliseconds.
+const PEAK_ROUNDS: usize = 2_000_000;
+
+impl Engine {
+    /// Times products, in about a fifth of a second; `now_ms` is a clock, milliseconds. Nothing on a graphics device.
+    pub fn kernel_speed(&self, now_ms: impl Fn() -> f64) -> Option<KernelSpeed> {
+        if !matches!(self.backend, Device::Cpu(_)) {
+            return None;
+        }
+        let config = &self.model.config;
+        let block = self.model.blocks.first()?;
+        let (weights, n_out) = match &block.mlp {
+            Some(mlp) => (&mlp.w_gate, config.d_mlp),
+            None => (&block.w_q, config.n_heads * config.d_head),
+        };
+        let n_values = N_ROWS * config.d_model;
+        let x = self.backend.vector(&HostTensor::new(vec![n_values], vec![0.5; n_values]));
+        let matmul_gmacs = gmacs(&now_ms, || {
+            black_box(self.backend.matmul(&x, weights));
+            (n_values * n_out) as u64
+        });
+        let peak_gmacs = gmacs(&now_ms, || {
+            let (n_macs, sum) = peak_work(PEAK_ROUNDS);
+            black_box(sum);
+            n_macs
+        });
+        Some(KernelSpeed { peak_gmacs, matmul_gmacs, matmul_of_peak: matmul_gmacs / peak_gmacs })
+    }
+}
+
+/// The fastest try of some work, which tells its multiplications and additions: thousand millions of them a second.
+fn gmacs(now_ms: &impl Fn() -> f64, work: impl Fn() -> u64) -> f64 {
+    let tries = (0..N_TRIES).map(|_| {
+        let start = now_ms();
+        let n_macs = work();
+        n_macs as f64 / (now_ms() - start) / 1e6
+    });
+    tries.fold(0.0, f64::max)
+}
