@@ -6,6 +6,7 @@ pub mod browser;
 pub mod build;
 pub mod models;
 pub mod paths;
+pub mod peers;
 pub mod server;
 pub mod setup;
 pub mod shell;
