@@ -57,10 +57,12 @@ async fn chromium(repeats: usize) -> anyhow::Result<Value> {
          for (const detector of {DETECTORS:?}) {{ report.detectors[detector] = (await window.timed({{detector}})).cost; }} \
          return report; }})()"
     );
-    let mut report = chromium_report(&browser, &script).await;
-    if let Ok(report) = &mut report {
+    let measure = async {
+        let mut report = chromium_report(&browser, &script).await?;
         report["peers"] = peers::measure(&browser, address, &PREFILL, repeats).await?;
-    }
+        anyhow::Ok(report)
+    };
+    let report = measure.await;
     browser.close().await?;
     report
 }
