@@ -1,5 +1,5 @@
-//! Prefill speed and what edits and sweeps cost, natively and in Chromium (wasm, one thread), and there what detectors cost, as
-//! JSON.
+//! Prefill speed and what edits and sweeps cost, natively and in Chromium (wasm, one thread), and there what detectors cost and how
+//! fast other engines are, as JSON.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::browser::{Browser, BrowserOptions};
 use crate::server::{Serving, serve_dir};
 use crate::shell::{cargo, read, run};
-use crate::{models, paths};
+use crate::{models, paths, peers};
 
 /// Detectors that are timed in Chromium on SmolLM2.
 const DETECTORS: [&str; 4] = ["induction", "copying", "copying_top1", "successor"];
@@ -57,7 +57,12 @@ async fn chromium(repeats: usize) -> anyhow::Result<Value> {
          for (const detector of {DETECTORS:?}) {{ report.detectors[detector] = (await window.timed({{detector}})).cost; }} \
          return report; }})()"
     );
-    let report = chromium_report(&browser, &script).await;
+    let measure = async {
+        let mut report = chromium_report(&browser, &script).await?;
+        report["peers"] = peers::measure(&browser, address, &PREFILL, repeats).await?;
+        anyhow::Ok(report)
+    };
+    let report = measure.await;
     browser.close().await?;
     report
 }

@@ -7,6 +7,7 @@ pub mod build;
 pub mod models;
 pub mod paths;
 mod relaxed;
+pub mod peers;
 pub mod server;
 pub mod setup;
 pub mod shell;

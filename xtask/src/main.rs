@@ -6,7 +6,7 @@ use xtask::server::{Serving, serve_dir};
 use xtask::setup::{self, Install};
 use xtask::shell::say;
 use xtask::train::{self, Bundled};
-use xtask::{bench, models, paths, test};
+use xtask::{bench, models, paths, peers, test};
 
 /// Headlight's automation.
 #[derive(Parser)]
@@ -50,7 +50,7 @@ enum Command {
         #[arg(long)]
         no_install: bool,
     },
-    /// Prefill speed, natively and in Chromium, as JSON.
+    /// Prefill speed, natively and in Chromium, there beside other engines when they are installed, as JSON.
     Bench {
         /// Runs a length.
         #[arg(long, default_value_t = 3)]
@@ -58,6 +58,9 @@ enum Command {
         /// Leave the browser out.
         #[arg(long)]
         native_only: bool,
+        /// Install other engines first: onnxruntime-web and wllama from npm, their weights by Python (2 GB, outside the clone).
+        #[arg(long, conflicts_with = "native_only")]
+        peers: bool,
     },
     /// Train the bundled models again.
     TrainBundled {
@@ -89,10 +92,13 @@ async fn main() -> anyhow::Result<()> {
         }
         Command::Serve { port, no_install } => serve(port, install(no_install)).await,
         Command::Test { no_install } => test::test(install(no_install)),
-        Command::Bench { repeats, native_only } => {
+        Command::Bench { repeats, native_only, peers } => {
             setup::for_build(Install::Allowed)?;
             setup::browser(Install::Allowed)?;
             models::fetch()?;
+            if peers {
+                peers::install()?;
+            }
             if !native_only {
                 build(Profile::Release)?;
             }
