@@ -420,7 +420,7 @@ async fn a_host_that_lets_nobody_read_its_files_is_told_of_in_the_frame() -> any
     let host = host_of("closed", "", Readers::OwnOrigin, &[("index.html", document(&body))]).await?;
     let browser = Browser::start(BrowserOptions::default()).await?;
     browser.client.goto(&format!("{}/index.html", host.address)).await?;
-    let told = "document.querySelector('.embed-failed')";
+    let told = "document.querySelector('.unreadable')";
     browser.enter_frame("document.getElementById('sandboxed')").await?;
     browser.wait_until(&format!("{told}.checkVisibility()"), SOON).await?;
     let text = browser.eval(&format!("{told}.textContent")).await?;

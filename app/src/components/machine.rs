@@ -27,7 +27,7 @@ pub fn ThisMachine() -> impl IntoView {
             <p>
                 <button
                     class="button"
-                    data-testid="measure"
+                    data-testid="machine-measure"
                     disabled=move || is_running.get() || !can_measure.get()
                     on:click=move |_| page.send(Msg::Machine(MachineMsg::Measure))
                 >

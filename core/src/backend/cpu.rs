@@ -8,6 +8,7 @@ mod edits;
 mod elementwise;
 mod exp;
 mod kernel;
+mod lanes;
 mod matmul;
 mod quantized;
 mod rope;

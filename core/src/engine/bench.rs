@@ -10,10 +10,12 @@ use crate::tensor::HostTensor;
 
 /// Rows of the product that is timed.
 const N_ROWS: usize = 512;
-/// Of so many tries the fastest counts: others were interrupted.
-const N_TRIES: usize = 5;
-/// Rounds of the peak's loop: some milliseconds.
-const PEAK_ROUNDS: usize = 2_000_000;
+/// Of so many tries the fastest counts: others were interrupted, and the first ones wait for the browser's compiler.
+const N_TRIES: usize = 10;
+/// A try goes on for so long, milliseconds: browsers' clocks are coarse.
+const TRY_MS: f64 = 10.0;
+/// Rounds of the peak's loop: some microseconds. A browser exchanges a program for its faster form between calls alone.
+const PEAK_ROUNDS: usize = 2_000;
 
 impl Engine {
     /// Times products, in about a fifth of a second; `now_ms` is a clock, milliseconds. Nothing on a graphics device.
@@ -45,9 +47,12 @@ impl Engine {
 /// The fastest try of some work, which tells its multiplications and additions: thousand millions of them a second.
 fn gmacs(now_ms: &impl Fn() -> f64, work: impl Fn() -> u64) -> f64 {
     let tries = (0..N_TRIES).map(|_| {
-        let start = now_ms();
-        let n_macs = work();
-        n_macs as f64 / (now_ms() - start) / 1e6
+        let (start, mut n_macs, mut elapsed_ms) = (now_ms(), 0, 0.0);
+        while elapsed_ms < TRY_MS {
+            n_macs += work();
+            elapsed_ms = now_ms() - start;
+        }
+        n_macs as f64 / elapsed_ms / 1e6
     });
     tries.fold(0.0, f64::max)
 }

@@ -3,22 +3,26 @@
 use std::ops::Range;
 
 use super::exp::exp;
+use super::lanes::{Lanes, N_LANES, map_in_place, map_two};
 
 /// `x / sqrt(mean(x²) + eps) * gain` for each row of `gain.len()` values (Zhang & Sennrich 2019, RMSNorm).
 pub fn rms_norm(x: &[f32], gain: &[f32], eps: f32) -> Vec<f32> {
     let mut out = Vec::with_capacity(x.len());
     for row in x.chunks_exact(gain.len()) {
-        // Running sums in lanes vectorise, and round less than one.
-        let sum_of_squares: f32 = lanes_of(row, 0.0, |sum, value| sum + value * value).iter().sum();
+        let sum_of_squares = lanes_of(row, |sum, value| sum + value * value);
         let mean_square = sum_of_squares / row.len() as f32;
         let scale = 1.0 / (mean_square + eps).sqrt();
-        out.extend(row.iter().zip(gain).map(|(value, gain)| value * scale * gain));
+        let start = out.len();
+        out.resize(start + row.len(), 0.0);
+        let scale = Lanes::splat(scale);
+        map_two(row, gain, &mut out[start..], |value, gain| value * scale * gain);
     }
     out
 }
 
-/// Lanes of running sums. In a softmax a key adds to lane `key % LANES`, so that keys behind the visible ones change no bit.
-const LANES: usize = 8;
+/// Running sums side by side: they round less than one. In a softmax a key adds to sum `key % SUMS`, so that keys behind the visible
+/// ones change no bit.
+const SUMS: usize = 8;
 
 /// Softmax of each row of `[head, query, key_pos]` over the keys up to its query; later keys get 0, as those do that are masked.
 pub fn softmax(scores: &[f32], n_tokens: usize, queries: Range<usize>) -> Vec<f32> {
@@ -31,40 +35,58 @@ pub fn softmax(scores: &[f32], n_tokens: usize, queries: Range<usize>) -> Vec<f3
 }
 
 fn softmax_row(scores: &[f32], out: &mut [f32]) {
-    let max = lanes_of(scores, f32::NEG_INFINITY, |max, score| if score > max { score } else { max });
-    let max = max.into_iter().fold(f32::NEG_INFINITY, f32::max);
-    out.iter_mut().zip(scores).for_each(|(weight, score)| *weight = exp(score - max));
-    let scale = 1.0 / lanes_of(out, 0.0, |sum, weight| sum + weight).iter().sum::<f32>();
-    out.iter_mut().for_each(|weight| *weight *= scale);
+    let (chunks, rest) = scores.as_chunks::<N_LANES>();
+    let infinity = Lanes::splat(f32::NEG_INFINITY);
+    let max = chunks.iter().fold(infinity, |max, scores| max.larger(Lanes::load(scores))).values();
+    let max =
+        max.iter().chain(rest).fold(f32::NEG_INFINITY, |max, &score| if score > max { score } else { max });
+    let max = Lanes::splat(max);
+    out.copy_from_slice(scores);
+    map_in_place(out, |score| exp(score - max));
+    let scale = Lanes::splat(1.0 / lanes_of(out, |sum, weight| sum + weight));
+    map_in_place(out, |weight| weight * scale);
 }
 
-/// Folds values into lanes, value `i` into lane `i % LANES`.
-fn lanes_of(values: &[f32], start: f32, fold: impl Fn(f32, f32) -> f32) -> [f32; LANES] {
-    let mut lanes = [start; LANES];
-    let (chunks, rest) = values.as_chunks::<LANES>();
-    for chunk in chunks {
-        lanes.iter_mut().zip(chunk).for_each(|(lane, value)| *lane = fold(*lane, *value));
+/// Sums values in lanes of their own, value `i` in lane `i % SUMS`, then the lanes in order.
+fn lanes_of(values: &[f32], fold: impl Fn(Lanes, Lanes) -> Lanes) -> f32 {
+    let mut sums = [Lanes::splat(0.0); SUMS / N_LANES];
+    let mut take = |values: &[f32; SUMS]| {
+        for (sum, values) in sums.iter_mut().zip(values.as_chunks::<N_LANES>().0) {
+            *sum = fold(*sum, Lanes::load(values));
+        }
+    };
+    let (chunks, rest) = values.as_chunks::<SUMS>();
+    chunks.iter().for_each(&mut take);
+    if !rest.is_empty() {
+        let mut padded = [0.0; SUMS];
+        padded[..rest.len()].copy_from_slice(rest);
+        take(&padded);
     }
-    lanes.iter_mut().zip(rest).for_each(|(lane, value)| *lane = fold(*lane, *value));
-    lanes
+    sums.iter().flat_map(|sum| sum.values()).sum()
+}
+
+/// What a function makes of each value and its neighbour.
+fn of_two(x: &[f32], y: &[f32], f: impl Fn(Lanes, Lanes) -> Lanes) -> Vec<f32> {
+    assert_eq!(x.len(), y.len(), "{} values beside {}", y.len(), x.len());
+    let mut out = vec![0.0; x.len()];
+    map_two(x, y, &mut out, f);
+    out
 }
 
 /// `x + y`.
 pub fn add(x: &[f32], y: &[f32]) -> Vec<f32> {
-    assert_eq!(x.len(), y.len(), "adding {} values to {}", y.len(), x.len());
-    x.iter().zip(y).map(|(x, y)| x + y).collect()
+    of_two(x, y, |x, y| x + y)
 }
 
 /// `x - y`.
 pub fn subtract(x: &[f32], y: &[f32]) -> Vec<f32> {
-    assert_eq!(x.len(), y.len(), "subtracting {} values from {}", y.len(), x.len());
-    x.iter().zip(y).map(|(x, y)| x - y).collect()
+    of_two(x, y, |x, y| x - y)
 }
 
 /// `silu(gate) * linear` with `silu(g) = g / (1 + exp(-g))` (Shazeer 2020, GLU Variants).
 pub fn swiglu(gate: &[f32], linear: &[f32]) -> Vec<f32> {
-    assert_eq!(gate.len(), linear.len(), "gating {} values with {}", linear.len(), gate.len());
-    gate.iter().zip(linear).map(|(gate, linear)| gate / (1.0 + exp(-gate)) * linear).collect()
+    let (zero, one) = (Lanes::splat(0.0), Lanes::splat(1.0));
+    of_two(gate, linear, |gate, linear| gate / (one + exp(zero - gate)) * linear)
 }
 
 #[cfg(test)]

@@ -1,41 +1,46 @@
-//! The exponential of the softmax and of SiLU: one polynomial, without branches, so that the compiler makes vectors of a loop
-//! over it and so that native and wasm results are the same bits.
+//! The exponential of the softmax and of SiLU: one polynomial, without branches, so that native and wasm results are the same
+//! bits.
 
-/// `e^x` to 2 units in the last place. Below -87.33, where the result would be subnormal, 0; above 88.72 infinite; of NaN, NaN.
+use super::lanes::Lanes;
+
+/// `e^x` of every lane to 2 units in the last place. Below -87.33, where the result would be subnormal, 0; above 88.72 infinite; of
+/// NaN, NaN.
 ///
 /// `x = n ln 2 + r` with `|r| ≤ ln 2 / 2`, and `e^x = 2^n e^r` (Cody and Waite 1980, Software Manual for the Elementary
 /// Functions); `e^r` by its minimax polynomial from Cephes' `expf` (Moshier 1992).
 #[inline(always)]
-pub fn exp(x: f32) -> f32 {
-    /// Added and taken away, it rounds to a whole number, which its lowest bits then hold: 1.5 · 2^23.
-    const ROUND: f32 = 12_582_912.0;
+pub fn exp(x: Lanes) -> Lanes {
+    // Added and taken away, it rounds to a whole number, which its lowest bits then hold: 1.5 · 2^23.
+    let round = Lanes::splat(12_582_912.0);
     // ln 2 in two parts, the first of so few bits that its products with n are exact.
     const LN_2_HIGH: f32 = 0.693_359_4;
     const LN_2_LOW: f32 = -2.121_944_4e-4;
     const SMALLEST: f32 = -87.336_54;
     const LARGEST: f32 = 88.722_83;
-    let shifted = x * std::f32::consts::LOG2_E + ROUND;
-    let n = shifted - ROUND;
-    let r = (x - n * LN_2_HIGH) - n * LN_2_LOW;
-    let mut p = 1.987_569_1e-4;
-    p = p * r + 1.398_199_9e-3;
-    p = p * r + 8.333_452e-3;
-    p = p * r + 4.166_579_6e-2;
-    p = p * r + 1.666_666_5e-1;
-    p = p * r + 0.5;
-    let e_r = (p * r * r + r) + 1.0;
+    let splat = Lanes::splat;
+    let shifted = x * splat(std::f32::consts::LOG2_E) + round;
+    let n = shifted - round;
+    let r = (x - n * splat(LN_2_HIGH)) - n * splat(LN_2_LOW);
+    let mut p = splat(1.987_569_1e-4);
+    for coefficient in [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5] {
+        p = p * r + splat(coefficient);
+    }
+    let e_r = (p * r * r + r) + splat(1.0);
     // 2^n in two factors, because 2^128 has no f32 and e^88.72 needs it.
-    let n_bits = shifted.to_bits().wrapping_sub(ROUND.to_bits());
-    let half = (n_bits as i32) >> 1;
-    let power = |n: i32| f32::from_bits((n.wrapping_add(127) as u32) << 23);
-    let value = e_r * power(half) * power((n_bits as i32).wrapping_sub(half));
-    let value = if x < SMALLEST { 0.0 } else { value };
-    if x > LARGEST { f32::INFINITY } else { value }
+    let n = shifted.bits().minus(round.bits());
+    let half = n.half();
+    let value = e_r * half.power_of_two() * n.minus(half).power_of_two();
+    let value = value.or_where_less(splat(0.0), x, splat(SMALLEST));
+    value.or_where_less(splat(f32::INFINITY), splat(LARGEST), x)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn exp(x: f32) -> f32 {
+        super::exp(Lanes::splat(x)).values()[0]
+    }
 
     #[test]
     fn it_is_the_standard_librarys_to_two_units_in_the_last_place() {

@@ -88,22 +88,10 @@ impl QuantizedPanels {
     fn unpack_block(&self, slot: usize, out: &mut [[f32; PANEL]; QUANT_BLOCK]) {
         let n_codes = self.kind.code_bytes();
         let (scales, codes) = (&self.scales[slot], &self.codes[slot * n_codes..][..n_codes]);
-        // In wasm a copy stays in registers; natively it would keep the compiler from finding vectors. Both were measured.
-        #[cfg(target_arch = "wasm32")]
-        let scales = *scales;
         match self.kind {
-            QuantKind::Q4_0 => halves(out, codes, |code, lane| (code - 8.0) * scales[lane]),
-            QuantKind::Q4_1 => {
-                let minimums = &self.minimums[slot];
-                #[cfg(target_arch = "wasm32")]
-                let minimums = *minimums;
-                halves(out, codes, |code, lane| code * scales[lane] + minimums[lane]);
-            }
-            QuantKind::Q8_0 => {
-                for (out, codes) in out.iter_mut().zip(codes) {
-                    *out = lanes(codes::signed(codes), |code, lane| code * scales[lane]);
-                }
-            }
+            QuantKind::Q4_0 => unpack::q4_0(out, codes, scales),
+            QuantKind::Q4_1 => unpack::q4_1(out, codes, scales, &self.minimums[slot]),
+            QuantKind::Q8_0 => unpack::q8_0(out, codes, scales),
         }
     }
 
@@ -120,67 +108,100 @@ impl QuantizedPanels {
     }
 }
 
-/// Unpacks 4-bit codes: low halves of the bytes are the block's first inputs, high halves its last.
-#[inline(always)]
-fn halves(out: &mut [[f32; PANEL]; QUANT_BLOCK], codes: &[[u8; PANEL]], value: impl Fn(f32, usize) -> f32) {
-    let (low, high) = out.split_at_mut(QUANT_BLOCK / 2);
-    for ((low, high), codes) in low.iter_mut().zip(high).zip(codes) {
-        codes::halves(codes, |lane, low_code, high_code| {
-            low[lane] = value(low_code, lane);
-            high[lane] = value(high_code, lane);
-        });
-    }
-}
-
-/// The values of one input's codes.
-#[inline(always)]
-fn lanes(mut codes: [f32; PANEL], value: impl Fn(f32, usize) -> f32) -> [f32; PANEL] {
-    for (lane, code) in codes.iter_mut().enumerate() {
-        *code = value(*code, lane);
-    }
-    codes
-}
-
-/// Bytes as f32: the low and the high half of each, or all of it with its sign.
+/// One block of each kind. The low halves of bytes with two codes are the block's first inputs, the high halves its last.
 #[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
-mod codes {
-    use super::PANEL;
+mod unpack {
+    use super::{PANEL, QUANT_BLOCK};
+
+    type Block = [[f32; PANEL]; QUANT_BLOCK];
 
     #[inline(always)]
-    pub fn halves(bytes: &[u8; PANEL], mut take: impl FnMut(usize, f32, f32)) {
-        for (lane, byte) in bytes.iter().enumerate() {
-            take(lane, f32::from(byte & 15), f32::from(byte >> 4));
+    pub fn q4_0(out: &mut Block, codes: &[[u8; PANEL]], scales: &[f32; PANEL]) {
+        halves(out, codes, |code, lane| (code - 8.0) * scales[lane]);
+    }
+
+    #[inline(always)]
+    pub fn q4_1(out: &mut Block, codes: &[[u8; PANEL]], scales: &[f32; PANEL], minimums: &[f32; PANEL]) {
+        halves(out, codes, |code, lane| code * scales[lane] + minimums[lane]);
+    }
+
+    #[inline(always)]
+    pub fn q8_0(out: &mut Block, codes: &[[u8; PANEL]], scales: &[f32; PANEL]) {
+        for (out, codes) in out.iter_mut().zip(codes) {
+            for (lane, out) in out.iter_mut().enumerate() {
+                *out = f32::from(codes[lane].cast_signed()) * scales[lane];
+            }
         }
     }
 
     #[inline(always)]
-    pub fn signed(bytes: &[u8; PANEL]) -> [f32; PANEL] {
-        bytes.map(|byte| f32::from(byte.cast_signed()))
+    fn halves(out: &mut Block, codes: &[[u8; PANEL]], value: impl Fn(f32, usize) -> f32) {
+        let (low, high) = out.split_at_mut(QUANT_BLOCK / 2);
+        for ((low, high), codes) in low.iter_mut().zip(high).zip(codes) {
+            for (lane, byte) in codes.iter().enumerate() {
+                low[lane] = value(f32::from(byte & 15), lane);
+                high[lane] = value(f32::from(byte >> 4), lane);
+            }
+        }
     }
 }
 
 /// The same in wasm's vectors, which the compiler does not find by itself.
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
-mod codes {
+mod unpack {
     use core::arch::wasm32::{
         f32x4_convert_i32x4, i8x16_splat, i16x8_extend_high_i8x16, i16x8_extend_low_i8x16,
-        i32x4_extend_high_i16x8, i32x4_extend_low_i16x8, u8x16_shr, v128, v128_and, v128_load, v128_store,
+        i32x4_extend_high_i16x8, i32x4_extend_low_i16x8, u8x16_shr, v128, v128_and, v128_load,
     };
 
-    use super::PANEL;
+    use super::{PANEL, QUANT_BLOCK};
+    use crate::backend::cpu::lanes::{Lanes, N_LANES};
+
+    type Block = [[f32; PANEL]; QUANT_BLOCK];
+    /// A panel's outputs.
+    type Row = [Lanes; PANEL / N_LANES];
 
     #[inline(always)]
-    pub fn halves(bytes: &[u8; PANEL], mut take: impl FnMut(usize, f32, f32)) {
-        let bytes = load(bytes);
-        let (low, high) = (widen(v128_and(bytes, i8x16_splat(15))), widen(u8x16_shr(bytes, 4)));
-        for (lane, (low, high)) in low.into_iter().zip(high).enumerate() {
-            take(lane, low, high);
+    pub fn q4_0(out: &mut Block, codes: &[[u8; PANEL]], scales: &[f32; PANEL]) {
+        let (scales, eight) = (row(scales), Lanes::splat(8.0));
+        halves(out, codes, |code, part| (code - eight) * scales[part]);
+    }
+
+    #[inline(always)]
+    pub fn q4_1(out: &mut Block, codes: &[[u8; PANEL]], scales: &[f32; PANEL], minimums: &[f32; PANEL]) {
+        let (scales, minimums) = (row(scales), row(minimums));
+        halves(out, codes, |code, part| minimums[part] + code * scales[part]);
+    }
+
+    #[inline(always)]
+    pub fn q8_0(out: &mut Block, codes: &[[u8; PANEL]], scales: &[f32; PANEL]) {
+        let scales = row(scales);
+        for (out, codes) in out.iter_mut().zip(codes) {
+            store(out, widen(load(codes)), |code, part| code * scales[part]);
         }
     }
 
     #[inline(always)]
-    pub fn signed(bytes: &[u8; PANEL]) -> [f32; PANEL] {
-        widen(load(bytes))
+    fn halves(out: &mut Block, codes: &[[u8; PANEL]], value: impl Fn(Lanes, usize) -> Lanes) {
+        let (low, high) = out.split_at_mut(QUANT_BLOCK / 2);
+        for ((low, high), codes) in low.iter_mut().zip(high).zip(codes) {
+            let bytes = load(codes);
+            store(low, widen(v128_and(bytes, i8x16_splat(15))), &value);
+            store(high, widen(u8x16_shr(bytes, 4)), &value);
+        }
+    }
+
+    #[inline(always)]
+    fn store(out: &mut [f32; PANEL], codes: Row, value: impl Fn(Lanes, usize) -> Lanes) {
+        for (part, (out, codes)) in out.as_chunks_mut::<N_LANES>().0.iter_mut().zip(codes).enumerate() {
+            value(codes, part).store(out);
+        }
+    }
+
+    #[inline(always)]
+    fn row(values: &[f32; PANEL]) -> Row {
+        let parts = values.as_chunks::<N_LANES>().0;
+        std::array::from_fn(|part| Lanes::load(&parts[part]))
     }
 
     #[inline(always)]
@@ -191,7 +212,7 @@ mod codes {
 
     /// Sixteen signed bytes as f32.
     #[inline(always)]
-    fn widen(bytes: v128) -> [f32; PANEL] {
+    fn widen(bytes: v128) -> Row {
         let (low, high) = (i16x8_extend_low_i8x16(bytes), i16x8_extend_high_i8x16(bytes));
         let quarters = [
             i32x4_extend_low_i16x8(low),
@@ -199,12 +220,7 @@ mod codes {
             i32x4_extend_low_i16x8(high),
             i32x4_extend_high_i16x8(high),
         ];
-        let mut values = [0.0; PANEL];
-        for (values, codes) in values.as_chunks_mut::<4>().0.iter_mut().zip(quarters) {
-            // SAFETY: a vector is four values.
-            unsafe { v128_store(values.as_mut_ptr().cast(), f32x4_convert_i32x4(codes)) };
-        }
-        values
+        quarters.map(|quarter| Lanes::of(f32x4_convert_i32x4(quarter)))
     }
 }
 
