@@ -1228,9 +1228,23 @@ tokens_per_s: number,
  */
 runs_ms: Array<number>, };
 
+export type KernelSpeed = { 
+/**
+ * In registers alone, with the same instructions: the most that is possible.
+ */
+peak_gmacs: number, 
+/**
+ * Of 512 rows with a weight matrix of the model.
+ */
+matmul_gmacs: number, 
+/**
+ * The second as a part of the first.
+ */
+matmul_of_peak: number, };
+
 export type BenchReport = { 
 /**
- * Engine, precision and target, such as `cpu-f32 wasm32 simd128`.
+ * Engine, precision and target, such as `cpu-f32 wasm32 (relaxed SIMD)`.
  */
 engine: string, 
 /**
@@ -1240,7 +1254,15 @@ model: string,
 /**
  * One entry a length.
  */
-prefill: Array<PrefillSpeed>, };
+prefill: Array<PrefillSpeed>, 
+/**
+ * How fast products are, and could be; null on a graphics device.
+ */
+kernel: KernelSpeed | null, 
+/**
+ * The most memory that the engine has held at a time, bytes; null where that is not known.
+ */
+memory_bytes: number | null, };
 
 export type ModelFormat = "gguf" | "folder";
 

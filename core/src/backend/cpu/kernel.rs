@@ -1,7 +1,7 @@
 //! The innermost loop of every product: `sums[r, o] += Σ_i rows[i, r] panel[i, o]`.
 //!
-//! Every sum is one running sum over `i` in order, a multiplication and then an addition, never fused: the same bits come
-//! out whatever the number of rows, however the inputs are cut, natively and in wasm. The loop over arrays is the
+//! Every sum is one running sum over `i` in order, a multiplication and then an addition: the same bits come out whatever the
+//! number of rows, however the inputs are cut, natively and in wasm. (The worker's relaxed build fuses the two, alike everywhere.) The loop over arrays is the
 //! reference; natively the compiler makes wide vectors of it, in wasm it is written out below and tested against it.
 
 /// Outputs in a panel: four vectors of four lanes.
