@@ -3,8 +3,6 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use crate::forward::NewPart;
-use crate::hooks::TargetKeys;
 use crate::ids::{HeadId, HookPoint};
 use crate::tensor::HostTensor;
 
@@ -64,23 +62,14 @@ impl Activations {
         }
     }
 
-    /// Puts the query positions before a restarted pass's to what it computed itself, from the run that it started from and
-    /// that kept every pattern needed: rows of patterns, and their part of the masses on `targets`.
-    pub(crate) fn complete(&mut self, clean: &Self, new: NewPart, targets: &[TargetKeys]) {
-        let NewPart { first_layer, n_past } = new;
-        for (head, pattern) in self.patterns.range_mut(HeadId::new(first_layer, 0)..) {
-            let n_keys = pattern.row_len();
-            let before = &clean.patterns[head].data[..n_past * n_keys];
-            *pattern = HostTensor::new(vec![n_keys, n_keys], [before, &pattern.data].concat());
-        }
-        for (mass, keys) in self.target_mass.iter_mut().zip(targets) {
-            for (layer, heads) in mass.iter_mut().enumerate().skip(first_layer) {
-                for (head, mass) in heads.iter_mut().enumerate() {
-                    let rows = clean.patterns[&HeadId::new(layer, head)].rows().zip(&keys.0).take(n_past);
-                    *mass += rows.flat_map(|(row, keys)| keys.iter().map(|&key| row[key])).sum::<f32>();
-                }
-            }
-        }
+    /// Heads whose patterns were kept, from a layer on.
+    pub(crate) fn pattern_heads_from(&self, layer: usize) -> Vec<HeadId> {
+        self.patterns.range(HeadId::new(layer, 0)..).map(|(head, _)| *head).collect()
+    }
+
+    /// Adds to a head's mass on a target.
+    pub(crate) fn add_target_mass(&mut self, target: usize, head: HeadId, mass: f32) {
+        self.target_mass[target][head.layer][head.head] += mass;
     }
 
     /// Every captured activation times a factor.

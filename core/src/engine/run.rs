@@ -216,7 +216,8 @@ impl RunTask {
         let (Some(clean), Some(new)) = (&self.clean, self.new.filter(|new| new.n_past > 0)) else {
             return finished;
         };
-        finished.activations.complete(&clean.activations, new, &self.plan.targets);
+        let config = &engine.model.config;
+        new.complete(&mut finished.activations, &clean.activations, &self.plan.targets, config);
         let before = engine.backend.slice(&clean.normalized, 0..new.n_past * engine.info.d_model);
         finished.normalized = engine.backend.concat(vec![before, finished.normalized]);
         finished

@@ -5,9 +5,10 @@ use super::kv_cache::LayerKv;
 use super::{Keeping, LoadedModel, Pass};
 use crate::activations::Activations;
 use crate::backend::{AttnShape, Backend};
-use crate::hooks::{Edits, Entry, PlanError, RunPlan, Stage};
-use crate::ids::TokenId;
+use crate::hooks::{Edits, Entry, PlanError, RunPlan, Stage, TargetKeys};
+use crate::ids::{HeadId, TokenId};
 use crate::model::ModelConfig;
+use crate::tensor::HostTensor;
 
 /// One layer of a kept run.
 pub(super) struct BaseLayer<B: Backend> {
@@ -37,6 +38,35 @@ pub struct NewPart {
     pub first_layer: usize,
     /// Query positions before the first.
     pub n_past: usize,
+}
+
+impl NewPart {
+    /// Puts what comes before it to a restarted pass's activations, from the run that it started from and that kept every pattern
+    /// needed: rows of patterns, and their part of the masses on `targets`.
+    pub(crate) fn complete(
+        self,
+        run: &mut Activations,
+        clean: &Activations,
+        targets: &[TargetKeys],
+        config: &ModelConfig,
+    ) {
+        let kept = |head| clean.pattern(head).expect("the run that another starts from kept its patterns");
+        for head in run.pattern_heads_from(self.first_layer) {
+            let (before, new) = (kept(head), run.pattern(head).expect("it is among those kept"));
+            let n_keys = new.row_len();
+            let rows = [&before.data[..self.n_past * n_keys], &new.data].concat();
+            run.insert_pattern(head, HostTensor::new(vec![n_keys, n_keys], rows));
+        }
+        for (target, keys) in targets.iter().enumerate() {
+            for layer in self.first_layer..config.n_layers {
+                for head in (0..config.n_heads).map(|head| HeadId::new(layer, head)) {
+                    let rows = kept(head).rows().zip(&keys.0).take(self.n_past);
+                    let mass = rows.flat_map(|(row, keys)| keys.iter().map(|&key| row[key])).sum();
+                    run.add_target_mass(target, head, mass);
+                }
+            }
+        }
+    }
 }
 
 impl<B: Backend> BaseRun<B> {
@@ -72,7 +102,7 @@ impl<B: Backend> BaseRun<B> {
 
     /// A pass over this prompt with the plan's edits, which begins at the first layer that they touch and at position
     /// `n_past`, before which they touch nothing. `activations` are what the kept run's plan, the same but for edits, kept:
-    /// patterns and their sums below that layer are taken from it, and [`Activations::complete`] puts the rows before that
+    /// patterns and their sums below that layer are taken from it, and [`NewPart::complete`] puts the rows before that
     /// position to those above. Hook points are captured from the beginning of the pass on.
     pub fn restart(
         &self,
