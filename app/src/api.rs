@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::future_to_promise;
 
-use crate::client::Client;
+use crate::client::{Client, Manner};
 use crate::link::Link;
 use crate::models::{manifest, source_of};
 use crate::protocol::{BackendChoice, Call, ErrorReport, Reply};
@@ -199,7 +199,8 @@ pub fn install(client: &Client, host: Host) {
         // Of the page, not of the request, which is strict about what it knows.
         let n_workers = Reflect::get(&args, &"n_workers".into()).ok().and_then(|n| n.as_f64());
         let n_workers = n_workers.map(|n_workers| n_workers as usize);
-        match client.begin_job(Call::Sweep(read(args)?), n_workers, Box::new(|_| {})).1.await? {
+        let manner = Manner { n_workers, is_fast_first: false };
+        match client.begin_job(Call::Sweep(read(args)?), manner, Box::new(|_| {})).1.await? {
             Reply::Sweep(report) => Ok(report),
             _ => Err(unexpected()),
         }

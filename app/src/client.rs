@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use futures::channel::oneshot;
-use headlight_core::report::{ModelInfo, SweepRequest};
+use headlight_core::backend::Precision;
+use headlight_core::report::{ModelInfo, SweepReport, SweepRequest};
 use wasm_bindgen::prelude::*;
 use web_sys::{ErrorEvent, MessageEvent, Worker, WorkerOptions, WorkerType};
 
@@ -14,7 +15,7 @@ use crate::protocol::{
     BackendChoice, Call, EngineReport, ErrorReport, Event, ModelSource, PROTOCOL, Progress, Reply, Request,
     Timings, View, ViewRequest,
 };
-use crate::sharing::{Machine, Together, helper_lost, n_workers, parts, whole};
+use crate::sharing::{Machine, Together, helper_lost, is_long, largest_first, n_workers, parts, whole};
 
 /// Where the worker's entry is, relative to the page.
 const WORKER_URL: &str = "./worker/start.js";
@@ -112,10 +113,8 @@ struct Inner {
     view_id: Cell<u32>,
     load_id: Cell<u32>,
     load_waiters: RefCell<Vec<(Option<String>, oneshot::Sender<LoadResult>)>>,
-    /// What the worker holds, for others to load too.
-    loaded: RefCell<Option<(ModelSource, ModelInfo)>>,
-    /// Whether a graphics device computes it.
-    is_on_gpu: Cell<bool>,
+    /// What the worker holds and what computes it, for others to load too.
+    loaded: RefCell<Option<(ModelSource, ModelInfo, EngineReport)>>,
     on_event: RefCell<Option<Listener>>,
 }
 
@@ -127,10 +126,21 @@ fn error(code: &str, message: &str) -> ErrorReport {
     ErrorReport { code: code.to_owned(), message: message.to_owned(), recoverable: true, detail: None }
 }
 
+/// How a long request is to be done.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Manner {
+    /// Workers that share it; as many as the machine bears unless given.
+    pub n_workers: Option<usize>,
+    /// Whether its progress is to show numbers in `fast` precision first, where those come soon enough.
+    pub is_fast_first: bool,
+}
+
 /// The parts of a sweep, and the model that they are done on.
 struct Shares {
     source: ModelSource,
+    timings: Option<Timings>,
     parts: Vec<SweepRequest>,
+    is_fast_first: bool,
     /// Edits in all of them.
     n_edits: u64,
 }
@@ -273,7 +283,9 @@ impl Client {
             }
             Event::Failed { id, error } => self.settle(id, Err(error)),
             Event::Engine(engine) => {
-                self.0.is_on_gpu.set(engine.is_gpu);
+                if let Some((_, _, known)) = self.0.loaded.borrow_mut().as_mut() {
+                    known.clone_from(&engine);
+                }
                 self.tell(ClientEvent::Engine(engine));
             }
         }
@@ -387,16 +399,14 @@ impl Client {
     pub fn begin_job(
         &self,
         call: Call,
-        n_wanted: Option<usize>,
+        manner: Manner,
         on_progress: Box<dyn FnMut(Progress)>,
     ) -> (Steering, impl Future<Output = Answer> + use<>) {
         let steering = Steering::default();
         let (client, steered) = (self.clone(), steering.clone());
         // Begun now, not when first polled: the order of requests is that of the calls.
         let shared = match &call {
-            Call::Sweep(request) => {
-                client.shares_of(request, n_wanted).map(|shares| (request.clone(), shares))
-            }
+            Call::Sweep(request) => client.shares_of(request, manner).map(|shares| (request.clone(), shares)),
             _ => None,
         };
         let work = match shared {
@@ -414,14 +424,20 @@ impl Client {
     }
 
     /// How a sweep is shared, where that is worth it.
-    fn shares_of(&self, request: &SweepRequest, n_wanted: Option<usize>) -> Option<Shares> {
-        let (source, info) = self.0.loaded.borrow().clone()?;
+    fn shares_of(&self, request: &SweepRequest, manner: Manner) -> Option<Shares> {
+        let (source, info, engine) = self.0.loaded.borrow().clone()?;
         // Workers share a sweep on the CPU; a graphics device has no use for them.
-        let n_wanted = n_wanted.or(self.0.is_on_gpu.get().then_some(1));
-        let n_workers = n_wanted.unwrap_or_else(|| n_workers(machine(), &info, request));
+        let n_wanted = manner.n_workers.or(engine.is_gpu.then_some(1));
+        let n_workers = n_wanted.unwrap_or_else(|| n_workers(machine(), &info, engine.weight_bytes, request));
+        let is_quicker =
+            !engine.is_gpu && engine.timings.and_then(|timings| timings.fast_speedup()).is_some();
+        let is_fast_first =
+            manner.is_fast_first && is_quicker && request.precision.is_exact() && is_long(&info, request);
         let n_heads = request.spec.layers.as_ref().map_or(info.n_layers, Vec::len) * info.n_heads;
+        let n_edits = n_heads as u64 * if is_fast_first { 2 } else { 1 };
         let parts = parts(request, info.n_layers, n_workers.clamp(1, info.n_layers));
-        (parts.len() > 1).then_some(Shares { source, parts, n_edits: n_heads as u64 })
+        let shares = Shares { source, timings: engine.timings, parts, is_fast_first, n_edits };
+        (shares.parts.len() > 1 || is_fast_first).then_some(shares)
     }
 
     async fn shared_sweep(
@@ -434,17 +450,17 @@ impl Client {
         let together = Rc::new(RefCell::new(Together::new(shares.parts.len())));
         let on_progress = Rc::new(RefCell::new(on_progress));
         let n_edits = shares.n_edits;
-        let tell = |part: usize| -> Box<dyn FnMut(Progress)> {
+        let tell = |part: usize| {
             let (together, on_progress) = (Rc::clone(&together), Rc::clone(&on_progress));
-            Box::new(move |progress| {
+            move |progress| {
                 let sum = together.borrow_mut().take(part, progress, n_edits);
                 (on_progress.borrow_mut())(sum);
-            })
+            }
         };
         let share = async |part: usize, request: SweepRequest| {
             if part > 0 {
                 let helper = Self::start(|_| {});
-                let answer = helper.help(&shares.source, request.clone(), &steering, tell(part)).await;
+                let answer = helper.help(&shares, request.clone(), &steering, tell(part)).await;
                 helper.end();
                 match answer {
                     Err(error) if error.code != "cancelled" => {
@@ -455,18 +471,12 @@ impl Client {
                 }
             }
             // A helper that could not load or was killed leaves its share to this worker.
-            let (id, answer) = self.begin(Call::Sweep(request), tell(part));
-            steering.add(&self, id);
-            answer.await
+            self.sweep(request, shares.is_fast_first, &steering, tell(part)).await
         };
-        let shares = shares.parts.iter().cloned().enumerate().map(|(part, request)| share(part, request));
-        let answers = futures::future::join_all(shares).await;
+        let parts = shares.parts.iter().cloned().enumerate().map(|(part, request)| share(part, request));
         let mut reports = Vec::new();
-        for answer in answers {
-            match answer? {
-                Reply::Sweep(report) => reports.push(*report),
-                _ => return Err(error("protocol", "the engine answered something else; reload the page")),
-            }
+        for answer in futures::future::join_all(parts).await {
+            reports.push(answer?);
         }
         Ok(Reply::Sweep(Box::new(whole(request, reports))))
     }
@@ -474,15 +484,60 @@ impl Client {
     /// Loads a model and does a part of a sweep on it.
     async fn help(
         &self,
-        source: &ModelSource,
+        shares: &Shares,
         request: SweepRequest,
         steering: &Steering,
-        on_progress: Box<dyn FnMut(Progress)>,
-    ) -> Answer {
-        self.load(source.clone(), BackendChoice::Cpu, None, |_| {}).await?;
-        let (id, answer) = self.begin(Call::Sweep(request), on_progress);
+        on_progress: impl Fn(Progress) + Clone + 'static,
+    ) -> Result<SweepReport, ErrorReport> {
+        self.load(shares.source.clone(), BackendChoice::Cpu, shares.timings, |_| {}).await?;
+        self.sweep(request, shares.is_fast_first, steering, on_progress).await
+    }
+
+    /// A part of a sweep on this worker: where numbers in `fast` precision are to come first, those, and then the exact ones from the
+    /// layer with the largest effect on.
+    async fn sweep(
+        &self,
+        request: SweepRequest,
+        is_fast_first: bool,
+        steering: &Steering,
+        on_progress: impl Fn(Progress) + Clone + 'static,
+    ) -> Result<SweepReport, ErrorReport> {
+        if !is_fast_first {
+            return self.steered_sweep(request, steering, on_progress).await;
+        }
+        let before = Rc::new(Cell::new((0, 0.0)));
+        let (tell, last) = (on_progress.clone(), Rc::clone(&before));
+        let fast = SweepRequest { precision: Precision::Fast, ..request.clone() };
+        let fast = self.steered_sweep(fast, steering, move |progress| {
+            last.set((progress.done, progress.elapsed_ms));
+            tell(Progress { preview: progress.scores, scores: None, ..progress });
+        });
+        let preview = fast.await?.effects;
+        let exact = largest_first(request, &preview);
+        let exact = self.steered_sweep(exact, steering, move |progress| {
+            let (done, elapsed_ms) = before.get();
+            on_progress(Progress {
+                done: done + progress.done,
+                elapsed_ms: elapsed_ms + progress.elapsed_ms,
+                preview: Some(preview.clone()),
+                ..progress
+            });
+        });
+        exact.await
+    }
+
+    async fn steered_sweep(
+        &self,
+        request: SweepRequest,
+        steering: &Steering,
+        on_progress: impl FnMut(Progress) + 'static,
+    ) -> Result<SweepReport, ErrorReport> {
+        let (id, answer) = self.begin(Call::Sweep(request), Box::new(on_progress));
         steering.add(self, id);
-        answer.await
+        match answer.await? {
+            Reply::Sweep(report) => Ok(*report),
+            _ => Err(error("protocol", "the engine answered something else; reload the page")),
+        }
     }
 
     /// Ends the worker for good.
@@ -536,8 +591,7 @@ impl Client {
         self.0.load_id.set(id);
         let answer = match receiver.await {
             Ok(Ok(Reply::Loaded { info, engine, cached, cache_note })) => {
-                self.0.loaded.replace(Some((source, info.clone())));
-                self.0.is_on_gpu.set(engine.is_gpu);
+                self.0.loaded.replace(Some((source, info.clone(), engine.clone())));
                 Ok(Loaded { info, engine, cached, cache_note })
             }
             Ok(Ok(_)) => Err(error("protocol", "the engine answered something else; reload the page")),

@@ -7,6 +7,7 @@ pub mod import;
 pub mod lesson;
 pub mod link;
 pub mod live;
+pub mod memory;
 pub mod models;
 pub mod protocol;
 pub mod sharing;

@@ -15,7 +15,7 @@ use headlight_core::script::ScriptRequest;
 use serde::{Deserialize, Serialize};
 
 /// Raised whenever a message changes its meaning; page and worker must agree.
-pub const PROTOCOL: u32 = 7;
+pub const PROTOCOL: u32 = 8;
 
 /// One request of the page.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -115,14 +115,38 @@ pub enum BackendChoice {
     Webgpu,
 }
 
-/// The same short run on two engines, milliseconds.
+/// The same short run in several ways, milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Timings {
-    /// On the graphics device.
-    pub gpu_ms: f64,
-    /// On the CPU.
+    /// On the CPU in exact f32.
     pub cpu_ms: f64,
+    /// On the graphics device, where there is one that was tried.
+    pub gpu_ms: Option<f64>,
+    /// On the CPU in `fast` precision, where that was tried.
+    pub fast: Option<FastTiming>,
 }
+
+/// What `fast` precision does here.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FastTiming {
+    /// The run's time, milliseconds.
+    pub ms: f64,
+    /// The largest difference of a logit from exact f32, over every position and token of a few.
+    pub max_difference: f32,
+    /// Whether that is small enough.
+    pub passed: bool,
+}
+
+impl Timings {
+    /// How many times as quick as exact f32 `fast` precision is, where that is worth showing its numbers first.
+    pub fn fast_speedup(&self) -> Option<f64> {
+        let fast = self.fast.filter(|fast| fast.passed)?;
+        Some(self.cpu_ms / fast.ms).filter(|speedup| *speedup >= MIN_FAST_SPEEDUP)
+    }
+}
+
+/// Numbers that come to stay only a little later are not worth showing twice.
+const MIN_FAST_SPEEDUP: f64 = 1.15;
 
 /// What answers.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -133,8 +157,10 @@ pub struct EngineReport {
     pub is_gpu: bool,
     /// Why it and no other, in a sentence.
     pub why: String,
-    /// What decided, where two engines were timed, now or before.
+    /// What decided, where engines were timed, now or before.
     pub timings: Option<Timings>,
+    /// Memory of the worker that the weights take, bytes; 0 on a graphics device.
+    pub weight_bytes: u64,
 }
 
 /// Where a model's files are.
@@ -312,6 +338,8 @@ pub struct Progress {
     pub elapsed_ms: f64,
     /// Numbers as far as they are known, NaN where they are not: `[layer][head]`, of `Patch` `[layer][pos]`.
     pub scores: Option<Vec<Vec<f32>>>,
+    /// Numbers of the same shape in `fast` precision, which give way to exact ones as these are known.
+    pub preview: Option<Vec<Vec<f32>>>,
     /// For `Generate`, the text so far.
     pub text: Option<String>,
 }

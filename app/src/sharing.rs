@@ -1,13 +1,13 @@
-//! A sweep over several workers: how many are worth starting, who does which layers, and how their parts become one report
-//! again. Plain data; the workers themselves are `client`'s.
+//! A sweep over several workers, in `fast` precision first: how many are worth starting, who does which layers, in which order, and
+//! how their parts become one report again. Plain data; the workers themselves are `client`'s.
 
 use headlight_core::ablate::sweep::Targets;
 use headlight_core::report::{ModelInfo, SweepReport, SweepRequest};
 
 use crate::protocol::{ErrorReport, Progress};
 
-/// Models up to this size sweep sooner than another worker has loaded one.
-const MIN_PARAMS: usize = 20_000_000;
+/// Models below this size sweep sooner than another worker has loaded one, or than anyone could read numbers in `fast` precision.
+pub const MIN_SWEPT_PARAMS: usize = 20_000_000;
 /// Edits at so few positions cost little more than one pass.
 const MIN_POSITIONS: usize = 16;
 /// More workers would wait for memory rather than for arithmetic.
@@ -26,15 +26,22 @@ pub struct Machine {
     pub memory_gib: Option<f64>,
 }
 
-/// Workers for a sweep, the one that is there included.
-pub fn n_workers(machine: Machine, model: &ModelInfo, request: &SweepRequest) -> usize {
+/// Whether a sweep is so long that more workers, or numbers in `fast` precision before the exact ones, are worth their while.
+pub fn is_long(model: &ModelInfo, request: &SweepRequest) -> bool {
     let spec = &request.spec;
     let n_positions = spec.edit_positions.as_ref().map_or(usize::MAX, Vec::len);
-    if model.n_params < MIN_PARAMS || spec.targets != Targets::Heads || n_positions < MIN_POSITIONS {
+    model.n_params >= MIN_SWEPT_PARAMS && spec.targets == Targets::Heads && n_positions >= MIN_POSITIONS
+}
+
+/// Workers for a sweep, the one that is there included; `weight_bytes` is what another copy of the weights takes.
+pub fn n_workers(machine: Machine, model: &ModelInfo, weight_bytes: u64, request: &SweepRequest) -> usize {
+    if !is_long(model, request) {
         return 1;
     }
+    let spec = &request.spec;
     let memory_bytes = machine.memory_gib.unwrap_or(UNTOLD_MEMORY_GIB) * (1u64 << 30) as f64;
-    let copy_bytes = (model.n_params * size_of::<f32>()) as f64;
+    // A worker that loads a model holds its file as well.
+    let copy_bytes = (2 * weight_bytes.max(1)) as f64;
     let n_copies = (memory_bytes * MEMORY_SHARE / copy_bytes) as usize;
     let n_layers = spec.layers.as_ref().map_or(model.n_layers, Vec::len);
     machine.n_cores.min(1 + n_copies).min(MAX_WORKERS).min(n_layers).max(1)
@@ -51,8 +58,20 @@ pub fn parts(request: &SweepRequest, n_layers: usize, n_workers: usize) -> Vec<S
     (0..n_workers).map(part).collect()
 }
 
+/// The same sweep with its layers in the order of their largest effects, as far as these are known.
+pub fn largest_first(mut request: SweepRequest, effects: &[Vec<f32>]) -> SweepRequest {
+    let mut layers = request.spec.layers.take().unwrap_or_else(|| (0..effects.len()).collect());
+    let largest = |layer: &usize| {
+        let effects = effects.get(*layer).into_iter().flatten();
+        effects.fold(0.0, |largest: f32, effect| largest.max(effect.abs()))
+    };
+    layers.sort_by(|a, b| largest(b).total_cmp(&largest(a)));
+    request.spec.layers = Some(layers);
+    request
+}
+
 /// Numbers of one part put beside those of others: NaN gives way.
-fn lay_over(effects: &mut Vec<Vec<f32>>, more: &[Vec<f32>]) {
+pub fn lay_over(effects: &mut Vec<Vec<f32>>, more: &[Vec<f32>]) {
     if effects.is_empty() {
         *effects = more.to_vec();
         return;
@@ -107,13 +126,17 @@ impl Together {
     pub fn take(&mut self, part: usize, progress: Progress, n_all: u64) -> Progress {
         self.0[part] = Some(progress.clone());
         let known = || self.0.iter().flatten();
-        let mut scores = Vec::new();
-        known().filter_map(|part| part.scores.as_ref()).for_each(|part| lay_over(&mut scores, part));
+        let table = |of: fn(&Progress) -> Option<&Vec<Vec<f32>>>| {
+            let mut table = Vec::new();
+            known().filter_map(of).for_each(|part| lay_over(&mut table, part));
+            Some(table).filter(|table| !table.is_empty())
+        };
         Progress {
             done: known().map(|part| part.done).sum(),
             total: Some(n_all),
             elapsed_ms: known().map(|part| part.elapsed_ms).fold(0.0, f64::max),
-            scores: Some(scores).filter(|scores| !scores.is_empty()),
+            scores: table(|part| part.scores.as_ref()),
+            preview: table(|part| part.preview.as_ref()),
             ..progress
         }
     }
@@ -122,6 +145,7 @@ impl Together {
 #[cfg(test)]
 mod tests {
     use headlight_core::ablate::sweep::SweepSpec;
+    use headlight_core::backend::Precision;
     use headlight_core::ids::HeadId;
     use headlight_core::report::{BosPolicy, Prompt};
 
@@ -133,6 +157,7 @@ mod tests {
         SweepRequest {
             prompt: Prompt::Text("a".to_owned()),
             bos: BosPolicy::Auto,
+            precision: Precision::Exact,
             spec: SweepSpec::default(),
         }
     }
@@ -141,18 +166,23 @@ mod tests {
     fn workers_are_as_many_as_cores_and_memory_allow_and_the_work_is_worth() {
         let smollm2 = ModelInfo { n_params: 135_000_000, n_layers: 30, ..info() };
         let machine = |n_cores, memory_gib| Machine { n_cores, memory_gib };
-        assert_eq!(n_workers(machine(2, Some(8.0)), &smollm2, &request()), 2);
-        assert_eq!(n_workers(machine(64, Some(8.0)), &smollm2, &request()), 4);
-        assert_eq!(n_workers(machine(8, Some(2.0)), &smollm2, &request()), 1);
-        assert_eq!(n_workers(machine(8, None), &smollm2, &request()), 2);
-        assert_eq!(n_workers(machine(0, None), &smollm2, &request()), 1);
-        assert_eq!(n_workers(machine(8, Some(8.0)), &info(), &request()), 1, "a small model");
+        // As its 4-bit weights take.
+        const BYTES: u64 = 112_000_000;
+        let workers =
+            |n_cores, memory_gib| n_workers(machine(n_cores, memory_gib), &smollm2, BYTES, &request());
+        assert_eq!(workers(2, Some(8.0)), 2);
+        assert_eq!(workers(64, Some(8.0)), 4);
+        assert_eq!(workers(8, Some(1.0)), 2);
+        assert_eq!(workers(8, Some(0.5)), 1);
+        assert_eq!(workers(8, None), 4);
+        assert_eq!(workers(0, None), 1);
+        assert_eq!(n_workers(machine(8, Some(8.0)), &info(), 1, &request()), 1, "a small model");
         let mut last = request();
         last.spec.edit_positions = Some(vec![7]);
-        assert_eq!(n_workers(machine(8, Some(8.0)), &smollm2, &last), 1, "one position");
+        assert_eq!(n_workers(machine(8, Some(8.0)), &smollm2, BYTES, &last), 1, "one position");
         let mut sets = request();
         sets.spec.targets = Targets::Sets(vec![[HeadId::new(0, 1), HeadId::new(3, 2)].into()]);
-        assert_eq!(n_workers(machine(8, Some(8.0)), &smollm2, &sets), 1, "sets are in no layer");
+        assert_eq!(n_workers(machine(8, Some(8.0)), &smollm2, BYTES, &sets), 1, "sets are in no layer");
     }
 
     #[test]
@@ -166,6 +196,16 @@ mod tests {
     }
 
     #[test]
+    fn the_layers_with_the_largest_effects_come_first() {
+        let effects = [vec![0.1, -0.2], vec![0.0, -3.0], vec![f32::NAN, 0.5], vec![1.0, 0.0]];
+        let all = largest_first(request(), &effects);
+        assert_eq!(all.spec.layers, Some(vec![1, 3, 2, 0]));
+        let mut part = request();
+        part.spec.layers = Some(vec![0, 2]);
+        assert_eq!(largest_first(part, &effects).spec.layers, Some(vec![2, 0]));
+    }
+
+    #[test]
     fn parts_add_up() {
         let progress = |done, scores| Progress {
             stage: Stage::Sweep,
@@ -173,6 +213,7 @@ mod tests {
             total: Some(2),
             elapsed_ms: done as f64,
             scores: Some(scores),
+            preview: None,
             text: None,
         };
         let mut together = Together::new(2);

@@ -312,6 +312,15 @@ impl AppState {
         }
     }
 
+    /// The same without numbers in `fast` precision: what may leave the page.
+    pub fn exact_lens_scores(&self) -> Option<HeadScores> {
+        let mut scores = self.lens_scores()?;
+        for head in self.fast_heads() {
+            scores.scores[head.layer][head.head] = f32::NAN;
+        }
+        Some(scores)
+    }
+
     /// The finished detectors' reports.
     pub fn reports(&self) -> impl Iterator<Item = &DetectReport> {
         self.detections.values().filter_map(|detection| match &detection.stage {

@@ -191,6 +191,12 @@ pub fn progress_text(progress: &Progress) -> ProgressText {
             detail.push_str(&format!(" · {left} left"));
         }
     }
+    if progress.preview.is_some() {
+        detail.push_str(match progress.scores {
+            None => " · in fast precision (dashed), exact numbers follow",
+            Some(_) => " · exact numbers replace the fast ones (dashed), the largest effects first",
+        });
+    }
     let fraction = progress.total.filter(|&total| total > 0).map(|total| progress.done as f64 / total as f64);
     ProgressText { stage, amount: done, detail, fraction: fraction.map(|f| f.clamp(0.0, 1.0)) }
 }

@@ -33,6 +33,11 @@ fn told(name: &str) -> Option<String> {
     js_sys::Reflect::get(&scope(), &name.into()).ok()?.as_string()
 }
 
+/// The machine's memory, GiB, where the browser tells it.
+fn memory_gib() -> Option<f64> {
+    js_sys::Reflect::get(&scope().navigator(), &"deviceMemory".into()).ok()?.as_f64()
+}
+
 /// The CPU as reports name it, with the instructions that this build uses.
 fn cpu_name(engine: &str) -> String {
     format!("{engine} ({})", told("headlightSimd").unwrap_or_else(|| "SIMD".to_owned()))

@@ -12,6 +12,7 @@ pub mod webgpu;
 use std::ops::Range;
 
 pub use device::{Device, DeviceBuffer, DeviceMatrix};
+use serde::{Deserialize, Serialize};
 
 use crate::hooks::{PatternTarget, TargetKeys};
 use crate::ids::TokenId;
@@ -83,6 +84,26 @@ pub enum AttentionEdit {
     Towards(PatternTarget, f32),
     /// Replaced by rows of a pattern, `[query_pos, key_pos]` over all positions of the prompt.
     Replace(Vec<f32>),
+}
+
+/// How products are computed on the CPU.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
+#[serde(rename_all = "snake_case")]
+pub enum Precision {
+    /// In f32.
+    #[default]
+    Exact,
+    /// Products with quantised weights in whole numbers, what meets them rounded to sixteen bits; everything else in f32. Of a model
+    /// whose weights are f32, and on a graphics device, nothing changes.
+    Fast,
+}
+
+impl Precision {
+    /// Whether this is the default.
+    pub fn is_exact(&self) -> bool {
+        *self == Self::Exact
+    }
 }
 
 /// Why a backend could not do its work.

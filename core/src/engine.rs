@@ -26,7 +26,7 @@ pub use trust::SelfTest;
 use std::rc::Rc;
 
 use crate::activations::Activations;
-use crate::backend::{Backend, Device, DeviceBuffer, DeviceError};
+use crate::backend::{Backend, Device, DeviceBuffer, DeviceError, DeviceMatrix, Precision};
 use crate::decode::{Decode, Draft, Generated, StopRules};
 use crate::detect::{Ground, HeadTable};
 use crate::error::Error;
@@ -83,9 +83,10 @@ pub trait Job: Sized {
 }
 
 /// A loaded model.
+#[derive(Clone)]
 pub struct Engine {
     backend: Device,
-    model: LoadedModel<Device>,
+    model: Rc<LoadedModel<Device>>,
     tokenizer: Rc<Tokenizer>,
     info: ModelInfo,
 }
@@ -104,6 +105,21 @@ impl Engine {
     /// Backend and precision, such as `cpu-f32`.
     pub fn engine_name(&self) -> String {
         self.backend.name()
+    }
+
+    /// The same model, its weights shared, with products computed otherwise.
+    pub fn with_precision(&self, precision: Precision) -> Self {
+        Self { backend: self.backend.with_precision(precision), ..self.clone() }
+    }
+
+    /// Whether `fast` precision would be another than exact: on the CPU, of weights that are quantised.
+    pub fn has_fast(&self) -> bool {
+        self.model.matrices().any(DeviceMatrix::is_quantized)
+    }
+
+    /// Host memory that the weights take, bytes; 0 on a graphics device.
+    pub fn weight_bytes(&self) -> usize {
+        self.model.matrices().map(DeviceMatrix::host_bytes).sum()
     }
 
     /// Whether a graphics device computes.
@@ -191,7 +207,12 @@ impl Engine {
     }
 
     fn ground(&self) -> Ground<'_, Device> {
-        Ground { backend: &self.backend, model: &self.model }
+        self.ground_on(&self.backend)
+    }
+
+    /// The model on its own device, which may compute products otherwise.
+    fn ground_on<'a>(&'a self, backend: &'a Device) -> Ground<'a, Device> {
+        Ground { backend, model: &self.model }
     }
 
     /// The edits with every text in them tokenised as the prompt is.
@@ -327,10 +348,14 @@ impl Engine {
     }
 
     fn provenance(&self) -> Provenance {
+        self.provenance_on(&self.backend)
+    }
+
+    fn provenance_on(&self, backend: &Device) -> Provenance {
         Provenance {
             model: self.info.name.clone(),
             model_sha256: self.info.sha256.clone(),
-            engine: self.engine_name(),
+            engine: backend.name(),
             build: env!("CARGO_PKG_VERSION").to_owned(),
         }
     }

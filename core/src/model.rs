@@ -220,6 +220,13 @@ pub struct Mlp<M, V> {
     pub w_out: M,
 }
 
+impl<M, V> Block<M, V> {
+    fn matrices(&self) -> impl Iterator<Item = &M> {
+        let mlp = self.mlp.iter().flat_map(|mlp| [&mlp.w_gate, &mlp.w_in, &mlp.w_out]);
+        [&self.w_q, &self.w_k, &self.w_v, &self.w_o].into_iter().chain(mlp)
+    }
+}
+
 /// A model's weights in a backend's layouts.
 pub struct Model<M, V> {
     /// Sizes.
@@ -238,6 +245,11 @@ impl<M, V> Model<M, V> {
     /// The matrix from the final norm to logits.
     pub fn unembed(&self) -> &M {
         self.w_u.as_ref().unwrap_or(&self.w_e)
+    }
+
+    /// Every matrix.
+    pub fn matrices(&self) -> impl Iterator<Item = &M> {
+        [&self.w_e].into_iter().chain(self.blocks.iter().flat_map(Block::matrices)).chain(&self.w_u)
     }
 }
 

@@ -12,6 +12,7 @@ pub use ablate::{
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::backend::Precision;
 use crate::hooks::Intervention;
 pub use crate::hooks::Prompt;
 use crate::ids::{HeadId, TokenId};
@@ -219,6 +220,9 @@ pub struct DetectRequest {
     /// The detector's own parameters; see its description.
     #[serde(default)]
     pub params: Value,
+    /// How products are computed.
+    #[serde(default, skip_serializing_if = "Precision::is_exact")]
+    pub precision: Precision,
 }
 
 /// What a detector found.
@@ -280,8 +284,10 @@ pub struct BenchReport {
     pub engine: String,
     /// Model's name.
     pub model: String,
-    /// One entry a length.
+    /// One entry a length, in exact f32.
     pub prefill: Vec<PrefillSpeed>,
+    /// The same in `fast` precision; null where that is no other.
+    pub prefill_fast: Option<Vec<PrefillSpeed>>,
     /// How fast products are, and could be; null on a graphics device.
     pub kernel: Option<KernelSpeed>,
     /// The most memory that the engine has held at a time, bytes; null where that is not known.

@@ -3,6 +3,7 @@
 use headlight_core::ablate::dla::DlaSpec;
 use headlight_core::ablate::sweep::{SweepSpec, Targets};
 use headlight_core::ablate::{Metric, MetricSpec};
+use headlight_core::backend::Precision;
 use headlight_core::engine::Job;
 use headlight_core::hooks::{Edit, Intervention, Prompt, Sites};
 use headlight_core::ids::{HeadId, TokenId};
@@ -22,7 +23,12 @@ fn numbers(value: &Value) -> Vec<f32> {
 }
 
 fn sweep(ids: &[TokenId], spec: SweepSpec) -> SweepReport {
-    let request = SweepRequest { prompt: Prompt::Ids(ids.to_vec()), bos: BosPolicy::Off, spec };
+    let request = SweepRequest {
+        prompt: Prompt::Ids(ids.to_vec()),
+        bos: BosPolicy::Off,
+        precision: Precision::Exact,
+        spec,
+    };
     let engine = smollm2();
     engine.start_sweep(&request).expect("starts").complete(engine).expect("runs")
 }

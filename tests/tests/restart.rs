@@ -3,6 +3,7 @@
 
 use headlight_core::ablate::sweep::{SweepSpec, Targets};
 use headlight_core::ablate::{Metric, MetricSpec};
+use headlight_core::backend::Precision;
 use headlight_core::engine::{EffectTask, Engine, Job, PatternsWanted, Want};
 use headlight_core::hooks::{ActivationDirection, Edit, Intervention, PatternTarget, Prompt, Sites};
 use headlight_core::ids::{HeadId, TokenId};
@@ -166,7 +167,12 @@ fn some_sweep(seed: u64) -> (Engine, Vec<TokenId>, SweepRequest) {
     let metric = Metric::ALL[chance.below(5)];
     let metric = MetricSpec { metric, token: Some(3), versus: Some(7), positions: None };
     let spec = SweepSpec { edit, edit_positions, metric, ..SweepSpec::default() };
-    let request = SweepRequest { prompt: Prompt::Ids(ids.clone()), bos: BosPolicy::Off, spec };
+    let request = SweepRequest {
+        prompt: Prompt::Ids(ids.clone()),
+        bos: BosPolicy::Off,
+        precision: Precision::Exact,
+        spec,
+    };
     (engine, ids, request)
 }
 

@@ -1,5 +1,7 @@
 //! The head map: one cell a head, layer 0 at the bottom; and its twin as a table.
 
+use std::collections::BTreeSet;
+
 use headlight_core::hooks::Edit;
 use headlight_core::ids::HeadId;
 use headlight_core::report::HeadScores;
@@ -32,10 +34,20 @@ struct Map {
     n_heads: usize,
     lens: Memo<Lens>,
     scores: Memo<Option<HeadScores>>,
+    /// Heads whose score is in fast precision for now.
+    fast: Memo<BTreeSet<HeadId>>,
     scale: Memo<Scale>,
     /// The one cell that Tab reaches.
     focused: RwSignal<HeadId>,
     hovered: RwSignal<Option<HeadId>>,
+}
+
+impl Map {
+    /// What a score is called before its number.
+    fn name(self, is_fast: bool) -> String {
+        let name = self.lens.get().name();
+        if is_fast { format!("{name} in fast precision") } else { name }
+    }
 }
 
 /// The map's card.
@@ -45,6 +57,7 @@ pub fn MapCard() -> impl IntoView {
     let shape = page.select(|state| state.model.as_ref().map(|m| (m.info.n_layers, m.info.n_heads)));
     let lens = page.select(|state| state.lens);
     let scores = page.select(|state| state.lens_scores());
+    let fast = page.select(|state| state.fast_heads());
     let scale = Memo::new(move |_| scores.with(|scores| lens.get().scale(scores.as_ref())));
     let is_empty = page.select(|state| state.model.is_some() && state.is_prompt_empty());
     let import_caption =
@@ -89,7 +102,7 @@ pub fn MapCard() -> impl IntoView {
                 (Some(_), true) => view! { <ScoreTable /> }.into_any(),
                 (Some((n_layers, n_heads)), false) => {
                     let focused = RwSignal::new(HeadId::new(0, 0));
-                    let map = Map { page, n_layers, n_heads, lens, scores, scale, focused, hovered };
+                    let map = Map { page, n_layers, n_heads, lens, scores, fast, scale, focused, hovered };
                     view! {
                         <div class="map-and-rank">
                             <div>
@@ -252,6 +265,7 @@ fn Cell(map: Map, head: HeadId) -> impl IntoView {
     let is_held = page.select(move |state| state.selected == Some(head));
     let is_shown = page.select(move |state| state.shown_head() == Some(head));
     let mark = page.select(move |state| state.edits.mark(head));
+    let is_fast = Memo::new(move |_| map.fast.with(|fast| fast.contains(&head)));
     let theme = page.select(|state| state.theme());
     let colour = Memo::new(move |_| {
         let fill = shade(theme.get(), map.scale.get(), score.get().unwrap_or(0.0));
@@ -266,13 +280,14 @@ fn Cell(map: Map, head: HeadId) -> impl IntoView {
             class:cell-shown=move || is_shown.get()
             class:cell-off=move || mark.get() == Some(EditMark::Off)
             class:cell-edited=move || mark.get() == Some(EditMark::Edited)
+            class:cell-fast=move || is_fast.get()
             role="gridcell"
             id=cell_id(head)
             data-testid=format!("head-{head}")
             data-score=move || score.get().map(|score| format!("{score:.4}"))
             tabindex=move || if map.focused.get() == head { "0" } else { "-1" }
             aria-selected=move || is_held.get().to_string()
-            aria-label=move || cell_label(head, &map.lens.get().name(), score.get(), mark.get())
+            aria-label=move || cell_label(head, &map.name(is_fast.get()), score.get(), mark.get())
             style:background=move || colour.get().0
             style:color=move || colour.get().1
             on:mouseenter=move |_| map.hovered.set(Some(head))
@@ -329,7 +344,7 @@ fn Readout(map: Map) -> impl IntoView {
     let text = move || {
         let head = map.hovered.get()?;
         let n_heads = map.n_layers * map.n_heads;
-        let name = map.lens.get().name();
+        let name = map.name(map.fast.with(|fast| fast.contains(&head)));
         let score = map.scores.with(|scores| {
             let scores = scores.as_ref()?;
             Some((score_of(scores, head)?, rank_of(scores, head)?))

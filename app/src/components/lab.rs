@@ -11,7 +11,7 @@ use crate::protocol::{EditWhere, Reply};
 use crate::state::Msg;
 use crate::state::edits::{EditMsg, kind_of, offered};
 use crate::state::job::JobStage;
-use crate::state::lab::{Experiment, LabMsg, LabSettings, SetEffect};
+use crate::state::lab::{Experiment, FastOffer, LabMsg, LabSettings, SetEffect};
 use crate::view_model::edits::{heads_text, where_text};
 use crate::view_model::measure::ranking;
 use crate::view_model::{progress_text, signed_text, token_text};
@@ -277,7 +277,37 @@ fn SweepSettings() -> impl IntoView {
                     {option(Metric::Loss, true, "loss on repeated tokens")}
                 </select>
             </label>
+            <FastFirst />
         </div>
+    }
+}
+
+/// The switch for numbers in fast precision, where those would come sooner.
+#[component]
+fn FastFirst() -> impl IntoView {
+    let page = page();
+    let offer = page.select(|state| state.fast_offer());
+    let is_exact_only = page.select(|state| state.lab.is_exact_only);
+    move || {
+        let FastOffer { speedup, max_difference } = offer.get()?;
+        Some(view! {
+            <label
+                class="check"
+                title="Products in whole numbers of sixteen bits, marked in the map; exact ones take their place, the largest effects first"
+            >
+                <input
+                    type="checkbox"
+                    data-testid="fast-first"
+                    prop:checked=move || !is_exact_only.get()
+                    on:change=move |event| {
+                        page.send(Msg::Lab(LabMsg::ExactOnly(!event_target_checked(&event))));
+                    }
+                />
+                {format!(
+                    "fast numbers first ({speedup:.1} times as quick here, logits within {max_difference:.2}), then exact ones",
+                )}
+            </label>
+        })
     }
 }
 

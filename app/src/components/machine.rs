@@ -49,12 +49,15 @@ pub fn ThisMachine() -> impl IntoView {
 
 #[component]
 fn Measured(report: Arc<BenchReport>) -> impl IntoView {
-    let rows = report.prefill.iter().map(|speed| {
+    let has_fast = report.prefill_fast.is_some();
+    let rows = report.prefill.iter().enumerate().map(|(index, speed)| {
+        let fast = report.prefill_fast.as_ref().and_then(|fast| fast.get(index));
         view! {
             <tr>
                 <td>{speed.n_tokens}</td>
                 <td>{format!("{:.0}", speed.tokens_per_s)}</td>
                 <td>{format!("{:.0} ms", speed.n_tokens as f64 / speed.tokens_per_s * 1000.0)}</td>
+                {fast.map(|fast| view! { <td>{format!("{:.0}", fast.tokens_per_s)}</td> })}
             </tr>
         }
     });
@@ -75,6 +78,7 @@ fn Measured(report: Arc<BenchReport>) -> impl IntoView {
                     <th scope="col">"Tokens"</th>
                     <th scope="col">"Tokens a second"</th>
                     <th scope="col">"One pass"</th>
+                    {has_fast.then(|| view! { <th scope="col">"Tokens a second, fast precision"</th> })}
                 </tr>
             </thead>
             <tbody>{rows.collect_view()}</tbody>

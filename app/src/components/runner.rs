@@ -11,7 +11,7 @@ use leptos::task::spawn_local;
 
 use super::{Page, address, kept, theme};
 use crate::api::{self, Host, Topic, WithNumbers};
-use crate::client::{Client, ClientEvent, Steering};
+use crate::client::{Client, ClientEvent, Manner, Steering};
 use crate::download;
 use crate::export;
 use crate::protocol::{BackendChoice, Call, ErrorReport, ModelSource, Reply, ViewRequest};
@@ -112,7 +112,9 @@ impl Runner {
 
     fn start_job(&self, page: Page, client: &Client, job_id: u32, call: Call) {
         let on_progress = move |progress| page.send(Msg::Job { job_id, event: JobEvent::Progress(progress) });
-        let (steering, answer) = client.begin_job(call, None, Box::new(on_progress));
+        let is_fast_first = page.state.with_untracked(|state| !state.lab.is_exact_only);
+        let manner = Manner { is_fast_first, ..Manner::default() };
+        let (steering, answer) = client.begin_job(call, manner, Box::new(on_progress));
         self.jobs.borrow_mut().insert(job_id, steering);
         let jobs = Rc::clone(&self.jobs);
         spawn_local(async move {

@@ -13,7 +13,7 @@ use crate::view_model::measure::{Measure, rank_of, score_of};
 /// Every head with the lens' score, its spread over draws and its rank, whether it is edited, and the five readings of the
 /// prompt. MLPs, where the lens has numbers for them, follow with `mlp` in place of a head.
 pub fn head_map(state: &AppState) -> Option<Table> {
-    let scores = state.lens_scores()?;
+    let scores = state.exact_lens_scores()?;
     let spread = state.lens_report().and_then(|report| report.spread.as_ref());
     let readings = state.view.as_ref().map(|view| view.scores.as_slice()).unwrap_or_default();
     let mut table = Table::new(&["layer", "head", "score", "spread", "rank", "edited"]);

@@ -1,15 +1,16 @@
 //! The experiments' part of the state: sweeps, attribution, lens, patching, controls, continuations. Each is one request to the
 //! worker that follows from the state; a result counts only while the state would ask the same again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use headlight_core::ablate::controls::ControlsSpec;
 use headlight_core::ablate::dla::DlaSpec;
 use headlight_core::ablate::patching::Direction;
 use headlight_core::ablate::sweep::{SweepSpec, Targets};
 use headlight_core::ablate::{Metric, MetricSpec};
+use headlight_core::backend::Precision;
 use headlight_core::hooks::Edit;
-use headlight_core::ids::TokenId;
+use headlight_core::ids::{HeadId, TokenId};
 use headlight_core::report::{
     ControlsRequest, DlaRequest, GenerateRequest, LensRequest, OvRequest, PatchRequest, Prompt, SweepRequest,
 };
@@ -19,6 +20,7 @@ use super::edits::HeadSet;
 use super::job::{JobEvent, JobStage};
 use super::{AppState, Task, preview_strongest, run_for_pattern};
 use crate::protocol::{Call, EditWhere, Reply};
+use crate::sharing::lay_over;
 use crate::view_model::lens::Lens;
 
 /// Models up to this size answer a sweep at once, so that one follows every change by itself.
@@ -118,11 +120,22 @@ pub struct SetEffect {
     pub one_by_one: Option<f32>,
 }
 
+/// What `fast` precision does on this machine.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct FastOffer {
+    /// How many times as quick as exact f32.
+    pub speedup: f64,
+    /// The largest difference of a logit from exact f32 that was seen.
+    pub max_difference: f32,
+}
+
 /// Experiments and what is asked of them.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Lab {
     /// What the user asks.
     pub settings: LabSettings,
+    /// Whether sweeps show exact numbers alone, though others would be there sooner.
+    pub is_exact_only: bool,
     /// Experiments that were asked.
     pub jobs: BTreeMap<Experiment, Job>,
 }
@@ -140,6 +153,8 @@ pub enum LabMsg {
     Resume(Experiment),
     /// Other settings.
     Set(LabSettings),
+    /// Whether sweeps are to show exact numbers alone.
+    ExactOnly(bool),
 }
 
 /// Positions whose token follows a pair that was there before: what an induction head can foretell.
@@ -172,8 +187,13 @@ impl AppState {
         if let Some(job) = self.at_work(experiment) {
             // Of patching, progress tells of positions, which the map does not show.
             let JobStage::Running(Some(progress)) = &job.stage else { return None };
-            let scores = progress.scores.clone().filter(|_| experiment == Experiment::Sweep)?;
-            return Some((scores, Vec::new()));
+            if experiment != Experiment::Sweep {
+                return None;
+            }
+            let mut shown = Vec::new();
+            let tables = [&progress.preview, &progress.scores].into_iter().flatten();
+            tables.for_each(|table| lay_over(&mut shown, table));
+            return Some((shown, Vec::new())).filter(|(shown, _)| !shown.is_empty());
         }
         match self.found(experiment)? {
             Reply::Sweep(report) => {
@@ -187,6 +207,31 @@ impl AppState {
             Reply::Patch(report) => Some((report.findings.heads.clone(), Vec::new())),
             _ => None,
         }
+    }
+
+    /// Heads whose number is in `fast` precision for now.
+    pub fn fast_heads(&self) -> BTreeSet<HeadId> {
+        let job = self.lens.experiment().and_then(|experiment| self.at_work(experiment));
+        let Some(JobStage::Running(Some(progress))) = job.map(|job| &job.stage) else {
+            return BTreeSet::new();
+        };
+        let is_exact = |head: HeadId| {
+            let exact = progress.scores.as_ref().and_then(|scores| scores.get(head.layer)?.get(head.head));
+            exact.is_some_and(|score| !score.is_nan())
+        };
+        let previewed = progress.preview.iter().flatten().enumerate().flat_map(|(layer, row)| {
+            let known = row.iter().enumerate().filter(|(_, score)| !score.is_nan());
+            known.map(move |(head, _)| HeadId::new(layer, head))
+        });
+        previewed.filter(|head| !is_exact(*head)).collect()
+    }
+
+    /// What `fast` precision does on this machine, where a sweep could show its numbers first.
+    pub fn fast_offer(&self) -> Option<FastOffer> {
+        let engine = &self.model.as_ref()?.engine;
+        let timings = engine.timings.filter(|_| !engine.is_gpu)?;
+        let max_difference = timings.fast?.max_difference;
+        Some(FastOffer { speedup: timings.fast_speedup()?, max_difference })
     }
 
     /// What would be asked of an experiment now; `None` while something is missing.
@@ -209,7 +254,7 @@ impl AppState {
                 let edit_positions = settings.sweep_where.positions(n_tokens);
                 let (edit, metric) = (settings.sweep_edit.clone(), self.metric_spec()?);
                 let spec = SweepSpec { edit, edit_positions, targets, layers: None, metric };
-                Call::Sweep(SweepRequest { prompt, bos, spec })
+                Call::Sweep(SweepRequest { prompt, bos, precision: Precision::Exact, spec })
             }
             Experiment::Dla => {
                 let versus = settings.is_difference.then_some(versus.id);
@@ -322,6 +367,10 @@ pub(super) fn update(state: &mut AppState, msg: LabMsg) -> Vec<Task> {
         }
         LabMsg::Pause(experiment) => hold(state, experiment, true),
         LabMsg::Resume(experiment) => hold(state, experiment, false),
+        LabMsg::ExactOnly(is_exact_only) => {
+            state.lab.is_exact_only = is_exact_only;
+            Vec::new()
+        }
         LabMsg::Set(settings) => {
             state.lab.settings = settings;
             follow(state)

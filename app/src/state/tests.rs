@@ -302,8 +302,15 @@ fn detect_task(tasks: &[Task]) -> Option<(u32, &DetectRequest)> {
 
 fn progressed(detect_id: u32, scores: Vec<Vec<f32>>) -> Msg {
     let stage = crate::protocol::Stage::Detect;
-    let progress =
-        Progress { stage, done: 1, total: Some(4), elapsed_ms: 10.0, scores: Some(scores), text: None };
+    let progress = Progress {
+        stage,
+        done: 1,
+        total: Some(4),
+        elapsed_ms: 10.0,
+        scores: Some(scores),
+        preview: None,
+        text: None,
+    };
     Msg::Job { job_id: detect_id, event: JobEvent::Progress(progress) }
 }
 
@@ -587,10 +594,19 @@ fn a_sweep_counts_only_for_the_prompt_and_settings_that_it_was_asked_for() {
         total: Some(16),
         elapsed_ms: 1.0,
         scores: Some(vec![vec![f32::NAN; 8], vec![0.25; 8]]),
+        preview: None,
         text: None,
     };
-    update(&mut state, Msg::Job { job_id: second.0, event: JobEvent::Progress(progress) });
+    update(&mut state, Msg::Job { job_id: second.0, event: JobEvent::Progress(progress.clone()) });
     assert_eq!(state.lens_scores().map(|scores| ranking(&scores).len()), Some(8), "NaN ranks nowhere");
+    // Numbers in fast precision show where there are no exact ones yet, and leave the page nowhere.
+    assert!(state.fast_heads().is_empty());
+    let progress = Progress { preview: Some(vec![vec![0.5; 8], vec![0.26; 8]]), ..progress };
+    update(&mut state, Msg::Job { job_id: second.0, event: JobEvent::Progress(progress) });
+    assert_eq!(state.fast_heads(), (0..8).map(|head| HeadId::new(0, head)).collect());
+    let rows = |scores: HeadScores| [scores.scores[0][3], scores.scores[1][3]];
+    assert_eq!(state.lens_scores().map(rows), Some([0.5, 0.25]));
+    assert!(state.exact_lens_scores().map(rows).is_some_and(|[fast, exact]| fast.is_nan() && exact == 0.25));
     // Another prompt ends it.
     update(&mut state, Msg::Typed("other".to_owned()));
     assert_eq!(state.lens_scores(), None);
@@ -677,6 +693,7 @@ fn this_machine_is_measured_once_at_a_time_and_for_the_model_that_answers() {
     let measure = || Msg::Machine(MachineMsg::Measure);
     let report = || {
         Arc::new(BenchReport {
+            prefill_fast: None,
             engine: "cpu-f32".to_owned(),
             model: "m".to_owned(),
             prefill: Vec::new(),

@@ -73,6 +73,7 @@ fn progress_tells_amount_rate_and_time_left() {
         total: Some(100_000_000),
         elapsed_ms: 5000.0,
         scores: None,
+        preview: None,
         text: None,
     };
     let text = progress_text(&half);
@@ -86,9 +87,14 @@ fn progress_tells_amount_rate_and_time_left() {
         total: Some(272),
         elapsed_ms: 20.0,
         scores: None,
+        preview: None,
         text: None,
     };
     assert_eq!(progress_text(&tensors).detail, "3 of 272 tensors");
+    let fast = Progress { stage: Stage::Sweep, preview: Some(vec![vec![0.5]]), ..tensors };
+    assert!(progress_text(&fast).detail.ends_with("in fast precision (dashed), exact numbers follow"));
+    let exact = Progress { scores: Some(vec![vec![0.5]]), ..fast };
+    assert!(progress_text(&exact).detail.ends_with("the largest effects first"));
 }
 
 #[test]

@@ -8,12 +8,11 @@ use web_sys::{Cache, ReadableStreamDefaultReader, Response};
 
 use super::cancel::Breather;
 use super::post::{self, Reporter};
+use crate::memory;
 use crate::protocol::{ErrorReport, Stage};
 
 /// Name of this version's cache; a change of what is stored needs a new one.
 const CACHE: &str = "headlight-models-1";
-/// No model that fits a browser is larger; a server that claims more is not believed.
-const MAX_BYTES: u64 = 3 << 30;
 
 /// A model's file as it arrived.
 pub struct Fetched {
@@ -61,9 +60,10 @@ async fn read_body(
 ) -> Result<Fetched, ErrorReport> {
     let announced = response.headers().get("content-length").ok().flatten();
     let total = announced.and_then(|length| length.parse().ok()).or(size_bytes);
-    if total.is_some_and(|total| total > MAX_BYTES) {
-        return Err(post::error("too_large", "the file is larger than 3 GiB, more than a browser can hold"));
-    }
+    let memory_gib = super::memory_gib();
+    let check =
+        |n_bytes: u64| memory::check(n_bytes, memory_gib).map_err(|told| post::error("too_large", &told));
+    check(total.unwrap_or(0))?;
     let lost = || post::error("download", "the connection was lost; try again");
     let body = response.body().ok_or_else(lost)?;
     let reader: ReadableStreamDefaultReader = body.get_reader().unchecked_into();
@@ -78,6 +78,8 @@ async fn read_body(
         }
         let chunk: Uint8Array = Reflect::get(&chunk, &"value".into()).map_err(|_| lost())?.unchecked_into();
         let start = bytes.len();
+        // A server may tell no length, or a wrong one.
+        check(start as u64 + u64::from(chunk.length()))?;
         bytes.resize(start + chunk.length() as usize, 0);
         chunk.copy_to(&mut bytes[start..]);
         hash.update(&bytes[start..]);

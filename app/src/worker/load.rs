@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 
-use headlight_core::backend::Device;
+use headlight_core::backend::{Device, Precision};
 use headlight_core::engine::{Engine, Loading, Want};
 use headlight_core::error::Error;
 
@@ -12,8 +12,9 @@ use super::post::{self, Reporter};
 use super::session::Session;
 use super::{cpu_name, now_ms};
 use crate::protocol::{
-    BackendChoice, EngineReport, ErrorReport, ModelFormat, ModelSource, Reply, Stage, Timings,
+    BackendChoice, EngineReport, ErrorReport, FastTiming, ModelFormat, ModelSource, Reply, Stage, Timings,
 };
+use crate::sharing::MIN_SWEPT_PARAMS;
 
 /// From this size on the loaded model makes room before the next one is unpacked.
 const LARGE_BYTES: usize = 64 << 20;
@@ -64,29 +65,24 @@ async fn engines(
     id: u32,
     loading: Loading,
     backend: BackendChoice,
-    measured_before: Option<Timings>,
+    known: Option<Timings>,
 ) -> Result<(Engine, Option<Engine>, EngineReport), ErrorReport> {
-    let cpu_was_faster = measured_before.filter(|timings| timings.gpu_ms > timings.cpu_ms);
+    let cpu_was_faster = known.filter(|known| known.gpu_ms.is_some_and(|gpu_ms| gpu_ms > known.cpu_ms));
     let gpu = match backend {
         BackendChoice::Cpu => Err("the CPU was chosen".to_owned()),
         BackendChoice::Auto => match cpu_was_faster {
-            Some(timings) => {
-                Err(format!("the graphics device was slower when both were timed: {}", told(timings)))
+            Some(known) => {
+                Err(format!("the graphics device was slower when both were timed: {}", told(known)))
             }
             None => Session::gpu(session, false).await,
         },
         BackendChoice::Webgpu => Session::gpu(session, true).await,
     };
-    let on_cpu = |cpu: Engine, why: String| {
-        let name = cpu_name(&cpu.engine_name());
-        let report = EngineReport { name, is_gpu: false, why, timings: cpu_was_faster };
-        Ok((cpu, None, report))
-    };
     let gpu = match gpu {
         Ok(gpu) => gpu,
         Err(why) => {
             let cpu = unpack(id, loading).await?.remove(0);
-            return on_cpu(cpu, why);
+            return on_cpu(id, cpu, why, known).await;
         }
     };
     let devices = vec![Device::default(), Device::WebGpu(gpu)];
@@ -95,38 +91,77 @@ async fn engines(
     let name = gpu.engine_name();
     let test = match gpu.self_test(&cpu).await {
         Ok(test) => test,
-        Err(error) => return on_cpu(cpu, format!("{name} failed its self-test: {error}")),
+        Err(error) => {
+            return on_cpu(id, cpu, format!("{name} failed its self-test: {error}"), known).await;
+        }
     };
     if !test.passed() {
         let why = format!(
             "{name} computes other numbers than the CPU (a logit differs by {}, {} is allowed), so it is not used",
             test.max_difference, test.tolerance
         );
-        return on_cpu(cpu, why);
+        return on_cpu(id, cpu, why, known).await;
     }
     let agrees = format!("its self-test agrees with the CPU's logits within {:.0e}", test.max_difference);
     if backend == BackendChoice::Webgpu {
         let why = format!("WebGPU was chosen; {agrees}");
-        let report = EngineReport { name, is_gpu: true, why, timings: None };
-        return Ok((gpu, Some(cpu), report));
+        return Ok((gpu, Some(cpu), on_gpu(name, why, known)));
     }
-    let timings = match measured_before {
-        Some(timings) => timings,
-        None => Timings { gpu_ms: run_ms(&gpu).await?, cpu_ms: run_ms(&cpu).await? },
+    let timings = match known {
+        Some(known) if known.gpu_ms.is_some() => known,
+        _ => {
+            let gpu_ms = Some(run_ms(&gpu).await?);
+            Timings { gpu_ms, cpu_ms: run_ms(&cpu).await?, fast: known.and_then(|known| known.fast) }
+        }
     };
-    if timings.gpu_ms > timings.cpu_ms {
-        let (cpu, none, report) = on_cpu(cpu, format!("{name} is slower here: {}", told(timings)))?;
-        return Ok((cpu, none, EngineReport { timings: Some(timings), ..report }));
+    if timings.gpu_ms.is_some_and(|gpu_ms| gpu_ms > timings.cpu_ms) {
+        return on_cpu(id, cpu, format!("{name} is slower here: {}", told(timings)), Some(timings)).await;
     }
     let why = format!("{}; {agrees}", told(timings));
-    Ok((gpu, Some(cpu), EngineReport { name, is_gpu: true, why, timings: Some(timings) }))
+    Ok((gpu, Some(cpu), on_gpu(name, why, Some(timings))))
 }
 
-fn told(Timings { gpu_ms, cpu_ms }: Timings) -> String {
-    format!("{N_CHOICE_TOKENS} tokens take it {gpu_ms:.0} ms and the CPU {cpu_ms:.0} ms")
+/// The CPU as the engine that answers; finds out what its `fast` precision does, unless that is known.
+async fn on_cpu(
+    id: u32,
+    cpu: Engine,
+    why: String,
+    known: Option<Timings>,
+) -> Result<(Engine, Option<Engine>, EngineReport), ErrorReport> {
+    let is_worth_it = cpu.has_fast() && cpu.info().n_params >= MIN_SWEPT_PARAMS;
+    let timings = match known {
+        known if !is_worth_it || known.is_some_and(|known| known.fast.is_some()) => known,
+        known => {
+            let mut breather = Breather::new(id);
+            breather.breathe().await?;
+            let fast = cpu.with_precision(Precision::Fast);
+            let test = fast.self_test(&cpu).await.map_err(|error| post::engine_error(&error))?;
+            breather.breathe().await?;
+            let cpu_ms = run_ms(&cpu).await?;
+            breather.breathe().await?;
+            let timing = FastTiming {
+                ms: run_ms(&fast).await?,
+                max_difference: test.max_difference,
+                passed: test.passed(),
+            };
+            Some(Timings { cpu_ms, gpu_ms: known.and_then(|known| known.gpu_ms), fast: Some(timing) })
+        }
+    };
+    let name = cpu_name(&cpu.engine_name());
+    let weight_bytes = cpu.weight_bytes() as u64;
+    Ok((cpu, None, EngineReport { name, is_gpu: false, why, timings, weight_bytes }))
 }
 
-/// Tokens of the run that decides between two engines.
+fn on_gpu(name: String, why: String, timings: Option<Timings>) -> EngineReport {
+    EngineReport { name, is_gpu: true, why, timings, weight_bytes: 0 }
+}
+
+fn told(timings: Timings) -> String {
+    let gpu_ms = timings.gpu_ms.unwrap_or(f64::NAN);
+    format!("{N_CHOICE_TOKENS} tokens take it {gpu_ms:.0} ms and the CPU {:.0} ms", timings.cpu_ms)
+}
+
+/// Tokens of the run that decides between engines.
 const N_CHOICE_TOKENS: usize = 32;
 
 /// How long a short run takes.

@@ -68,7 +68,7 @@ impl Reporter {
         self.last_ms = now;
         let elapsed_ms = self.elapsed_ms(now);
         let (scores, text) = partial();
-        let progress = Progress { stage: self.stage, done, total, elapsed_ms, scores, text };
+        let progress = Progress { stage: self.stage, done, total, elapsed_ms, scores, preview: None, text };
         event(&Event::Progress { id: self.id, progress });
     }
     /// Time at work by `now_ms`: a pause tells nothing of how fast the work goes.

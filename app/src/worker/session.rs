@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
 
+use headlight_core::backend::Precision;
 use headlight_core::backend::webgpu::{Wanted, WebGpu};
 use headlight_core::engine::{EffectTask, Engine, Job, PatternsWanted, RunOutcome, RunTask, Want};
 use headlight_core::error::Error;
@@ -82,6 +83,7 @@ impl Session {
             is_gpu: false,
             why: format!("{}: the CPU took over and computed it again", error.message),
             timings: None,
+            weight_bytes: cpu.weight_bytes() as u64,
         };
         self.clear();
         self.engine = Some(cpu);
@@ -448,20 +450,31 @@ async fn bench(
     repeats: usize,
 ) -> Result<BenchReport, ErrorReport> {
     let repeats = repeats.max(1);
-    let total = (prefill.len() * repeats) as u64;
+    let fast = engine.has_fast().then(|| engine.with_precision(Precision::Fast));
+    let total = (prefill.len() * repeats * if fast.is_some() { 2 } else { 1 }) as u64;
     let mut reporter = Reporter::new(id, Stage::Bench);
-    let mut speeds = Vec::new();
-    for &n_tokens in prefill {
-        let request = engine.bench_request(n_tokens);
-        let mut runs_ms = Vec::new();
-        for _ in 0..repeats {
-            let start_ms = now_ms();
-            run(engine, id, &request, Want { scores: true, ..Want::default() }).await?;
-            runs_ms.push(now_ms() - start_ms);
-            reporter.report((speeds.len() * repeats + runs_ms.len()) as u64, Some(total));
+    let mut n_done = 0;
+    let mut speeds = async |engine: &Engine| {
+        let mut speeds = Vec::new();
+        for &n_tokens in prefill {
+            let request = engine.bench_request(n_tokens);
+            let mut runs_ms = Vec::new();
+            for _ in 0..repeats {
+                let start_ms = now_ms();
+                run(engine, id, &request, Want { scores: true, ..Want::default() }).await?;
+                runs_ms.push(now_ms() - start_ms);
+                n_done += 1;
+                reporter.report(n_done, Some(total));
+            }
+            speeds.push(PrefillSpeed::of_runs(n_tokens, runs_ms));
         }
-        speeds.push(PrefillSpeed::of_runs(n_tokens, runs_ms));
-    }
+        Ok::<_, ErrorReport>(speeds)
+    };
+    let prefill_fast = match &fast {
+        Some(fast) => Some(speeds(fast).await?),
+        None => None,
+    };
+    let prefill = speeds(engine).await?;
     let name = format!("{} wasm32", engine.engine_name());
     let engine_name = if engine.is_on_gpu() { name } else { cpu_name(&name) };
     let kernel = engine.kernel_speed(now_ms);
@@ -471,7 +484,8 @@ async fn bench(
     Ok(BenchReport {
         engine: engine_name,
         model: engine.info().name.clone(),
-        prefill: speeds,
+        prefill,
+        prefill_fast,
         kernel,
         memory_bytes: Some(memory_bytes.into()),
     })

@@ -44,7 +44,8 @@ pub struct SweepSpec {
     /// What is edited in turn.
     #[serde(default)]
     pub targets: Targets,
-    /// In which layers; all when absent. A sweep in parts gives the same numbers, bit for bit.
+    /// In which layers, and in this order; all when absent, from the top: those passes are the shortest, so that the first results
+    /// come soonest. A sweep in parts gives the same numbers, bit for bit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub layers: Option<Vec<usize>>,
     /// In what the effect is measured.
@@ -69,21 +70,20 @@ impl Default for SweepSpec {
 }
 
 impl SweepSpec {
-    /// What is edited at a time, in the order of the work. From the top: those passes are the shortest, so that the first
-    /// results come soonest.
+    /// What is edited at a time, in the order of the work.
     fn targets(&self, config: &ModelConfig) -> Result<Vec<Target>, AblateError> {
         if let Targets::Sets(sets) = &self.targets {
             return self.targets_of_sets(sets, config);
         }
-        let mut layers = self.layers.clone().unwrap_or_else(|| (0..config.n_layers).collect());
+        let mut layers = self.layers.clone().unwrap_or_else(|| (0..config.n_layers).rev().collect());
         if let Some(&layer) = layers.iter().find(|layer| **layer >= config.n_layers) {
             return Err(AblateError::NoSuchLayer { layer, n_layers: config.n_layers });
         }
         if layers.is_empty() {
             return Err(AblateError::NoLayers);
         }
-        layers.sort_unstable_by(|a, b| b.cmp(a));
-        layers.dedup();
+        let mut seen = BTreeSet::new();
+        layers.retain(|layer| seen.insert(*layer));
         let target = |layer, column, site| Target { layer, cell: (layer, column), sites: Sites::one(site) };
         let of_layer = |layer: usize| -> Vec<Target> {
             let heads = (0..config.n_heads).map(|head| Site::Head(HeadId::new(layer, head)));

@@ -1,9 +1,10 @@
-//! The CPU backend: exact f32, one thread, the same source natively and in wasm (where `simd128` is on).
+//! The CPU backend: one thread, exact f32 unless `fast` is asked for, the same source natively and in wasm (where `simd128` is on).
 //!
 //! Loops are written over fixed-size arrays so that the compiler turns them into vector code for either target; the innermost
 //! one of every product is also written in wasm's vector instructions.
 
 mod attention;
+mod codes;
 mod edits;
 mod elementwise;
 mod exp;
@@ -20,7 +21,7 @@ pub use matmul::PackedMatrix;
 use quantized::QuantizedPanels;
 pub use rope::{frequencies, turns};
 
-use super::{AttentionEdit, AttnShape, Backend, DeviceError, RowEdit};
+use super::{AttentionEdit, AttnShape, Backend, DeviceError, Precision, RowEdit};
 use crate::hooks::TargetKeys;
 use crate::ids::TokenId;
 use crate::tensor::HostTensor;
@@ -28,14 +29,20 @@ use crate::tensor::quantized::QuantizedMatrix;
 
 /// The CPU.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Cpu;
+pub struct Cpu {
+    /// How products are computed.
+    pub precision: Precision,
+}
 
 impl Backend for Cpu {
     type Matrix = PackedMatrix;
     type Buffer = Vec<f32>;
 
     fn name(&self) -> String {
-        "cpu-f32".to_owned()
+        match self.precision {
+            Precision::Exact => "cpu-f32".to_owned(),
+            Precision::Fast => "cpu-fast-i16".to_owned(),
+        }
     }
 
     fn matrix(&self, weights: &HostTensor) -> PackedMatrix {
@@ -59,7 +66,10 @@ impl Backend for Cpu {
     }
 
     fn matmul(&self, x: &Vec<f32>, weights: &PackedMatrix) -> Vec<f32> {
-        matmul::matmul(x, weights)
+        match (self.precision, weights) {
+            (Precision::Fast, PackedMatrix::Quantized(weights)) => codes::matmul(x, weights),
+            _ => matmul::matmul(x, weights),
+        }
     }
 
     fn rope(&self, x: &Vec<f32>, n_heads: usize, d_head: usize, theta: f32, n_past: usize) -> Vec<f32> {

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use super::cpu::{Cpu, PackedMatrix};
 use super::webgpu::{GpuBuffer, GpuMatrix, WebGpu};
-use super::{AttentionEdit, AttnShape, Backend, DeviceError, RowEdit};
+use super::{AttentionEdit, AttnShape, Backend, DeviceError, Precision, RowEdit};
 use crate::hooks::TargetKeys;
 use crate::ids::TokenId;
 use crate::tensor::HostTensor;
@@ -37,13 +37,36 @@ pub enum DeviceBuffer {
     WebGpu(GpuBuffer),
 }
 
+impl Device {
+    /// The same with products computed otherwise.
+    pub fn with_precision(&self, precision: Precision) -> Self {
+        match self {
+            Self::Cpu(_) => Self::Cpu(Cpu { precision }),
+            Self::WebGpu(gpu) => Self::WebGpu(Rc::clone(gpu)),
+        }
+    }
+}
+
 impl Default for Device {
     fn default() -> Self {
-        Self::Cpu(Cpu)
+        Self::Cpu(Cpu::default())
     }
 }
 
 impl DeviceMatrix {
+    /// Whether it is on the CPU and quantised there.
+    pub fn is_quantized(&self) -> bool {
+        matches!(self, Self::Cpu(PackedMatrix::Quantized(_)))
+    }
+
+    /// Host memory that it takes, bytes.
+    pub fn host_bytes(&self) -> usize {
+        match self {
+            Self::Cpu(matrix) => matrix.size_bytes(),
+            Self::WebGpu(_) => 0,
+        }
+    }
+
     fn cpu(&self) -> &PackedMatrix {
         match self {
             Self::Cpu(matrix) => matrix,

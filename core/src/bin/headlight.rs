@@ -12,8 +12,8 @@ use headlight_core::ablate::dla::DlaSpec;
 use headlight_core::ablate::patching::Direction;
 use headlight_core::ablate::sweep::{SweepSpec, Targets};
 use headlight_core::ablate::{Metric, MetricSpec};
-use headlight_core::backend::Device;
 use headlight_core::backend::webgpu::{Wanted, WebGpu};
+use headlight_core::backend::{Device, Precision};
 use headlight_core::detect::DOCS;
 use headlight_core::engine::{Engine, Job, Loading, Want};
 use headlight_core::hooks::{Edit, Intervention, PlanError};
@@ -97,6 +97,8 @@ enum Command {
         /// The detector's own parameters as JSON.
         #[arg(long)]
         params: Option<String>,
+        #[command(flatten)]
+        precision: PrecisionArg,
     },
     /// Every detector with its description.
     Detectors,
@@ -123,6 +125,8 @@ enum Command {
         sets: Option<String>,
         #[command(flatten)]
         metric: MetricArgs,
+        #[command(flatten)]
+        precision: PrecisionArg,
     },
     /// Edited heads against as many random heads of the same layers.
     Controls {
@@ -267,6 +271,14 @@ struct ModelArg {
 }
 
 #[derive(Args)]
+struct PrecisionArg {
+    /// How products are computed on the CPU: exact is f32; fast multiplies a GGUF file's quantised weights as whole numbers, what
+    /// meets them rounded to sixteen bits.
+    #[arg(long, value_parser = parse_precision, default_value = "exact")]
+    precision: Precision,
+}
+
+#[derive(Args)]
 struct PromptArgs {
     #[command(flatten)]
     prompt: PromptOnly,
@@ -349,6 +361,14 @@ fn parse_metric(text: &str) -> Result<Metric, String> {
     let names = || Metric::ALL.map(Metric::name).join(", ");
     let found = Metric::ALL.into_iter().find(|metric| metric.name() == text.replace('-', "_"));
     found.ok_or_else(|| format!("there is no metric \"{text}\"; choose one of {}", names()))
+}
+
+fn parse_precision(text: &str) -> Result<Precision, String> {
+    match text {
+        "exact" => Ok(Precision::Exact),
+        "fast" => Ok(Precision::Fast),
+        _ => Err(format!("there is no precision \"{text}\"; choose exact or fast")),
+    }
 }
 
 fn parse_library(text: &str) -> Result<Library, String> {
@@ -464,7 +484,7 @@ fn run(command: Command, backend: BackendArg) -> anyhow::Result<()> {
             let request = prompt.request(0)?;
             print(&model.load(backend)?.patterns(&request, head)?)
         }
-        Command::Detect { model, detector, seed, bos, ids_file, params } => {
+        Command::Detect { model, detector, seed, bos, ids_file, params, precision } => {
             let sequences = ids_file.as_deref().map(read_sequences).transpose()?;
             let params = params.map_or(Ok(serde_json::Value::Null), |json| {
                 serde_json::from_str(&json).context("--params is not JSON")
@@ -477,10 +497,11 @@ fn run(command: Command, backend: BackendArg) -> anyhow::Result<()> {
                 bos: bos.into(),
                 sequences,
                 params,
+                precision: precision.precision,
             })?)
         }
         Command::Detectors => print(&DOCS),
-        Command::Sweep { model, prompt, kind, edit, edit_positions, targets, sets, metric } => {
+        Command::Sweep { model, prompt, kind, edit, edit_positions, targets, sets, metric, precision } => {
             let edit: Edit = match edit {
                 Some(json) => serde_json::from_str(&json)
                     .context("--edit is no edit like {\"kind\":\"scale\",\"alpha\":-1}")?,
@@ -503,7 +524,8 @@ fn run(command: Command, backend: BackendArg) -> anyhow::Result<()> {
                 layers: None,
                 metric: metric.spec(n_tokens)?,
             };
-            print(&engine.start_sweep(&SweepRequest { prompt, bos, spec })?.complete(&engine)?)
+            let request = SweepRequest { prompt, bos, precision: precision.precision, spec };
+            print(&engine.start_sweep(&request)?.complete(&engine)?)
         }
         Command::Controls { model, prompt, metric, draws, seed } => {
             let (prompt, bos, interventions) = prompt.parts()?;
@@ -727,7 +749,8 @@ fn edit_costs(engine: &Engine, repeats: usize) -> anyhow::Result<EditCosts> {
     })?;
     let sweep = |edit_positions: Option<Vec<usize>>| {
         let spec = SweepSpec { edit_positions, ..SweepSpec::default() };
-        let request = SweepRequest { prompt: request.prompt.clone(), bos: request.bos, spec };
+        let (prompt, bos) = (request.prompt.clone(), request.bos);
+        let request = SweepRequest { prompt, bos, precision: Precision::Exact, spec };
         median_seconds(1, || Ok(engine.start_sweep(&request)?.complete(engine)?))
     };
     Ok(EditCosts {
@@ -751,6 +774,17 @@ fn median_seconds<T>(repeats: usize, work: impl Fn() -> anyhow::Result<T>) -> an
 }
 
 fn bench(engine: &Engine, prefill: &[usize], repeats: usize) -> anyhow::Result<BenchReport> {
+    let fast = engine.has_fast().then(|| engine.with_precision(Precision::Fast));
+    let prefill_fast = fast.map(|fast| speeds(&fast, prefill, repeats)).transpose()?;
+    let prefill = speeds(engine, prefill, repeats)?;
+    let engine_name = format!("{} native {}", engine.engine_name(), std::env::consts::ARCH);
+    let began = Instant::now();
+    let kernel = engine.kernel_speed(|| began.elapsed().as_secs_f64() * 1000.0);
+    let (model, memory_bytes) = (engine.info().name.clone(), peak_memory_bytes());
+    Ok(BenchReport { engine: engine_name, model, prefill, prefill_fast, kernel, memory_bytes })
+}
+
+fn speeds(engine: &Engine, prefill: &[usize], repeats: usize) -> anyhow::Result<Vec<PrefillSpeed>> {
     let mut speeds = Vec::new();
     for &n_tokens in prefill {
         let request = engine.bench_request(n_tokens);
@@ -763,17 +797,7 @@ fn bench(engine: &Engine, prefill: &[usize], repeats: usize) -> anyhow::Result<B
         }
         speeds.push(PrefillSpeed::of_runs(n_tokens, runs_ms));
     }
-    let engine_name = format!("{} native {}", engine.engine_name(), std::env::consts::ARCH);
-    let began = Instant::now();
-    let kernel = engine.kernel_speed(|| began.elapsed().as_secs_f64() * 1000.0);
-    let memory_bytes = peak_memory_bytes();
-    Ok(BenchReport {
-        engine: engine_name,
-        model: engine.info().name.clone(),
-        prefill: speeds,
-        kernel,
-        memory_bytes,
-    })
+    Ok(speeds)
 }
 
 /// The most memory that this process has had resident, where the system tells it in `/proc`.

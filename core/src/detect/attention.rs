@@ -284,9 +284,10 @@ mod tests {
         let mut activations = Activations::default();
         let targets = reading.targets();
         for (target, keys) in targets.iter().enumerate() {
-            activations.push_target_mass(target, Cpu.target_mass(pattern, shape, 0..n_tokens, keys));
+            activations
+                .push_target_mass(target, Cpu::default().target_mass(pattern, shape, 0..n_tokens, keys));
         }
-        activations.push_entropy(Cpu.entropy_sum(pattern, shape, 0..n_tokens));
+        activations.push_entropy(Cpu::default().entropy_sum(pattern, shape, 0..n_tokens));
         reading.scores(&activations, n_tokens)[0][0]
     }
 

@@ -23,6 +23,7 @@ use crate::report::{
 pub struct SweepJob {
     ids: Vec<TokenId>,
     request: SweepRequest,
+    backend: Device,
     task: SweepTask<Device>,
 }
 
@@ -74,7 +75,8 @@ impl Engine {
         })?;
         let spec = SweepSpec { edit, ..request.spec.clone() };
         let task = SweepTask::plan(&self.model.config, ids.clone(), spec)?;
-        Ok(SweepJob { ids, request: request.clone(), task })
+        let backend = self.backend.with_precision(request.precision);
+        Ok(SweepJob { ids, request: request.clone(), backend, task })
     }
 
     /// Starts a comparison with random heads.
@@ -148,7 +150,7 @@ impl Job for SweepJob {
     type Report = SweepReport;
 
     async fn step(&mut self, engine: &Engine) -> Result<bool, Error> {
-        Ok(self.task.step(&engine.ground()).await?)
+        Ok(self.task.step(&engine.ground_on(&self.backend)).await?)
     }
 
     fn progress(&self) -> (usize, usize) {
@@ -171,7 +173,7 @@ impl Job for SweepJob {
             versus: found.versus,
             clean: found.clean,
             effects: found.effects,
-            provenance: engine.provenance(),
+            provenance: engine.provenance_on(&self.backend),
             request: self.request,
         })
     }

@@ -10,6 +10,7 @@ use crate::report::{DetectProvenance, DetectReport, DetectRequest, HeadScore};
 pub struct DetectTask {
     doc: &'static detect::doc::Doc,
     request: DetectRequest,
+    backend: Device,
     task: detect::Task<Device>,
 }
 
@@ -26,7 +27,8 @@ impl Engine {
             params: request.params.clone(),
         };
         let task = detect::Task::plan(detector, &ask)?;
-        Ok(DetectTask { doc: &detector.doc, request: request.clone(), task })
+        let backend = self.backend.with_precision(request.precision);
+        Ok(DetectTask { doc: &detector.doc, request: request.clone(), backend, task })
     }
 
     /// Runs a detector to its end.
@@ -39,7 +41,7 @@ impl Job for DetectTask {
     type Report = DetectReport;
 
     async fn step(&mut self, engine: &Engine) -> Result<bool, Error> {
-        Ok(self.task.step(&engine.ground()).await?)
+        Ok(self.task.step(&engine.ground_on(&self.backend)).await?)
     }
 
     fn progress(&self) -> (usize, usize) {
@@ -74,7 +76,7 @@ impl Job for DetectTask {
             found: ranked.iter().filter(is_found).map(|found| found.head).collect(),
             best: ranked[0],
             evidence: findings.evidence,
-            provenance: DetectProvenance { run: engine.provenance(), request: self.request },
+            provenance: DetectProvenance { run: engine.provenance_on(&self.backend), request: self.request },
         })
     }
 }

@@ -98,7 +98,7 @@ impl Loading {
         let tokenizer = Rc::new(self.tokenizer);
         let engine = |(backend, upload): (Device, Upload<Device>)| Engine {
             backend,
-            model: upload.finish(self.checkpoint.config().clone()),
+            model: Rc::new(upload.finish(self.checkpoint.config().clone())),
             tokenizer: Rc::clone(&tokenizer),
             info: self.info.clone(),
         };

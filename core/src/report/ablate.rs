@@ -9,6 +9,7 @@ use crate::ablate::logit_lens::LensCell;
 use crate::ablate::patching::{Direction, PatchFindings};
 use crate::ablate::sweep::SweepSpec;
 use crate::ablate::{Metric, MetricSpec};
+use crate::backend::Precision;
 use crate::hooks::Intervention;
 use crate::ids::{HeadId, TokenId};
 
@@ -22,6 +23,9 @@ pub struct SweepRequest {
     /// BOS policy; applies to text only.
     #[serde(default)]
     pub bos: BosPolicy,
+    /// How products are computed.
+    #[serde(default, skip_serializing_if = "Precision::is_exact")]
+    pub precision: Precision,
     /// What is done, and in what it is measured.
     #[serde(flatten)]
     pub spec: SweepSpec,

@@ -22,7 +22,7 @@ const MAX_LAYERS_WITH_NUMBERS: usize = 8;
 pub fn head_map(state: &AppState) -> Option<Sheet> {
     let info = &state.model.as_ref()?.info;
     let (n_layers, n_heads) = (info.n_layers, info.n_heads);
-    let scores = state.lens_scores()?;
+    let scores = state.exact_lens_scores()?;
     let scale = state.lens.scale(Some(&scores));
     let name = state.lens_name(state.lens);
     let mlps = state.experiment_scores().map(|(_, mlps)| mlps).unwrap_or_default();

@@ -99,7 +99,7 @@ mod wasm {
         f32x4_add, f32x4_extract_lane, f32x4_mul, f32x4_splat, v128, v128_load, v128_load32_splat, v128_store,
     };
 
-    use super::{CHAINS, PANEL, Sums};
+    use super::{CHAINS, PANEL, Sums, opaque};
 
     const LANES: usize = 4;
     const VECTORS: usize = PANEL / LANES;
@@ -157,13 +157,14 @@ mod wasm {
             }
         }
     }
+}
 
-    /// The same pointer, aligned as every f32 is, but not to the compiler: it would otherwise count all addresses of the loop
-    /// from one variable and lose that the offsets cannot wrap around, which costs an addition a load.
-    #[inline(always)]
-    fn opaque(pointer: *const f32) -> *const f32 {
-        (pointer as usize & !(align_of::<f32>() - 1)) as *const f32
-    }
+/// The same pointer, aligned as its values are, but not to the compiler: it would otherwise count all addresses of a loop
+/// from one variable and lose that the offsets cannot wrap around, which costs an addition a load.
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+#[inline(always)]
+pub fn opaque<T>(pointer: *const T) -> *const T {
+    (pointer as usize & !(align_of::<T>() - 1)) as *const T
 }
 
 #[cfg(test)]

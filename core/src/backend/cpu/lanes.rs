@@ -90,6 +90,16 @@ mod arch {
         }
 
         #[inline(always)]
+        pub fn low_halves(self, high: Self) -> Self {
+            Self(std::array::from_fn(|lane| (self.0[lane] & 0xffff) | (high.0[lane] << 16)))
+        }
+
+        #[inline(always)]
+        pub fn values(self) -> [i32; N_LANES] {
+            self.0
+        }
+
+        #[inline(always)]
         pub fn power_of_two(self) -> Lanes {
             Lanes(self.0.map(|n| f32::from_bits(n.wrapping_add(127).cast_unsigned() << 23)))
         }
@@ -100,7 +110,7 @@ mod arch {
 mod arch {
     use core::arch::wasm32::{
         f32x4_add, f32x4_div, f32x4_lt, f32x4_mul, f32x4_pmax, f32x4_splat, f32x4_sub, i32x4_add, i32x4_shl,
-        i32x4_shr, i32x4_splat, i32x4_sub, v128, v128_bitselect, v128_load, v128_store,
+        i32x4_shr, i32x4_splat, i32x4_sub, v128, v128_and, v128_bitselect, v128_load, v128_or, v128_store,
     };
 
     use super::N_LANES;
@@ -180,6 +190,20 @@ mod arch {
         #[inline(always)]
         pub fn half(self) -> Self {
             Self(i32x4_shr(self.0, 1))
+        }
+
+        /// The low halves of the lanes, `high`'s above these.
+        #[inline(always)]
+        pub fn low_halves(self, high: Self) -> Self {
+            Self(v128_or(v128_and(self.0, i32x4_splat(0xffff)), i32x4_shl(high.0, 16)))
+        }
+
+        #[inline(always)]
+        pub fn values(self) -> [i32; N_LANES] {
+            let mut values = [0; N_LANES];
+            // SAFETY: four numbers are a vector.
+            unsafe { v128_store(values.as_mut_ptr().cast(), self.0) };
+            values
         }
 
         #[inline(always)]

@@ -43,6 +43,14 @@ impl PackedMatrix {
         }
     }
 
+    /// Memory that it takes, bytes.
+    pub fn size_bytes(&self) -> usize {
+        match self {
+            Self::F32(panels) => size_of_val(panels.panels.as_slice()),
+            Self::Quantized(panels) => panels.size_bytes(),
+        }
+    }
+
     /// Row `output` as it was before packing.
     pub fn row(&self, output: usize) -> Vec<f32> {
         assert!(output < self.n_out(), "row {output} of {}", self.n_out());

@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use half::f16;
 
+use super::codes::{PAIRS, PairCodes};
 use super::kernel::PANEL;
 use crate::tensor::quantized::{QUANT_BLOCK, QuantKind, QuantizedMatrix};
 
@@ -58,6 +59,12 @@ impl QuantizedPanels {
         self.n_in
     }
 
+    /// Memory that it takes, bytes.
+    pub fn size_bytes(&self) -> usize {
+        let scales = [&self.scales, &self.minimums].map(|values| size_of_val(values.as_slice()));
+        scales.into_iter().sum::<usize>() + size_of_val(self.codes.as_slice())
+    }
+
     /// Some inputs of a panel as f32, whole blocks of them, `[input][PANEL]`.
     pub fn unpack(&self, panel: usize, inputs: Range<usize>, out: &mut [[f32; PANEL]]) {
         let first = (panel * self.n_in + inputs.start) / QUANT_BLOCK;
@@ -95,6 +102,35 @@ impl QuantizedPanels {
         }
     }
 
+    /// The scales of a panel's blocks.
+    pub fn scales(&self, panel: usize) -> &[[f32; PANEL]] {
+        self.of_panel(panel, &self.scales)
+    }
+
+    /// The minimums of a panel's blocks, of kinds that have them.
+    pub fn minimums(&self, panel: usize) -> Option<&[[f32; PANEL]]> {
+        (!self.minimums.is_empty()).then(|| self.of_panel(panel, &self.minimums))
+    }
+
+    fn of_panel<'a>(&self, panel: usize, values: &'a [[f32; PANEL]]) -> &'a [[f32; PANEL]] {
+        let n_blocks = self.n_in / QUANT_BLOCK;
+        &values[panel * n_blocks..][..n_blocks]
+    }
+
+    /// The codes of a panel's blocks from one on, without their scales and minimums, in pairs of inputs.
+    pub fn unpack_codes(&self, panel: usize, first_block: usize, out: &mut [PairCodes]) {
+        let first = panel * self.n_in / QUANT_BLOCK + first_block;
+        let n_codes = self.kind.code_bytes();
+        for (slot, out) in (first..).zip(out.as_chunks_mut::<PAIRS>().0) {
+            let codes = &self.codes[slot * n_codes..][..n_codes];
+            match self.kind {
+                QuantKind::Q4_0 => unpack::pairs_of_halves(out, codes, 8),
+                QuantKind::Q4_1 => unpack::pairs_of_halves(out, codes, 0),
+                QuantKind::Q8_0 => unpack::pairs_of_bytes(out, codes),
+            }
+        }
+    }
+
     /// Row `output` as f32.
     pub fn row(&self, output: usize) -> Vec<f32> {
         let mut block = [[0.0; PANEL]; QUANT_BLOCK];
@@ -111,9 +147,28 @@ impl QuantizedPanels {
 /// One block of each kind. The low halves of bytes with two codes are the block's first inputs, the high halves its last.
 #[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
 mod unpack {
-    use super::{PANEL, QUANT_BLOCK};
+    use super::{PAIRS, PANEL, PairCodes, QUANT_BLOCK};
 
     type Block = [[f32; PANEL]; QUANT_BLOCK];
+
+    #[inline(always)]
+    pub fn pairs_of_halves(out: &mut [PairCodes; PAIRS], codes: &[[u8; PANEL]], zero: i16) {
+        for (out, codes) in out.iter_mut().zip(codes) {
+            for (pair, byte) in out.as_chunks_mut::<2>().0.iter_mut().zip(codes) {
+                *pair = [byte & 15, byte >> 4].map(|code| i16::from(code) - zero);
+            }
+        }
+    }
+
+    #[inline(always)]
+    pub fn pairs_of_bytes(out: &mut [PairCodes; PAIRS], codes: &[[u8; PANEL]]) {
+        let (first, second) = codes.split_at(PAIRS);
+        for ((out, first), second) in out.iter_mut().zip(first).zip(second) {
+            for ((pair, first), second) in out.as_chunks_mut::<2>().0.iter_mut().zip(first).zip(second) {
+                *pair = [first, second].map(|byte| i16::from(byte.cast_signed()));
+            }
+        }
+    }
 
     #[inline(always)]
     pub fn q4_0(out: &mut Block, codes: &[[u8; PANEL]], scales: &[f32; PANEL]) {
@@ -150,16 +205,53 @@ mod unpack {
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
 mod unpack {
     use core::arch::wasm32::{
-        f32x4_convert_i32x4, i8x16_splat, i16x8_extend_high_i8x16, i16x8_extend_low_i8x16,
-        i32x4_extend_high_i16x8, i32x4_extend_low_i16x8, u8x16_shr, v128, v128_and, v128_load,
+        f32x4_convert_i32x4, i8x16_shuffle, i8x16_splat, i8x16_sub, i16x8_extend_high_i8x16,
+        i16x8_extend_low_i8x16, i32x4_extend_high_i16x8, i32x4_extend_low_i16x8, u8x16_shr, v128, v128_and,
+        v128_load, v128_store,
     };
 
-    use super::{PANEL, QUANT_BLOCK};
+    use super::{PAIRS, PANEL, PairCodes, QUANT_BLOCK};
     use crate::backend::cpu::lanes::{Lanes, N_LANES};
 
     type Block = [[f32; PANEL]; QUANT_BLOCK];
     /// A panel's outputs.
     type Row = [Lanes; PANEL / N_LANES];
+
+    #[inline(always)]
+    pub fn pairs_of_halves(out: &mut [PairCodes; PAIRS], codes: &[[u8; PANEL]], zero: i8) {
+        let zero = i8x16_splat(zero);
+        for (out, codes) in out.iter_mut().zip(codes) {
+            let bytes = load(codes);
+            let (low, high) = (v128_and(bytes, i8x16_splat(15)), u8x16_shr(bytes, 4));
+            store_pairs(out, i8x16_sub(low, zero), i8x16_sub(high, zero));
+        }
+    }
+
+    #[inline(always)]
+    pub fn pairs_of_bytes(out: &mut [PairCodes; PAIRS], codes: &[[u8; PANEL]]) {
+        let (first, second) = codes.split_at(PAIRS);
+        for ((out, first), second) in out.iter_mut().zip(first).zip(second) {
+            store_pairs(out, load(first), load(second));
+        }
+    }
+
+    /// Signed bytes of two inputs, a pair an output.
+    #[inline(always)]
+    fn store_pairs(out: &mut PairCodes, first: v128, second: v128) {
+        let low = i8x16_shuffle::<0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23>(first, second);
+        let high =
+            i8x16_shuffle::<8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31>(first, second);
+        let quarters = [
+            i16x8_extend_low_i8x16(low),
+            i16x8_extend_high_i8x16(low),
+            i16x8_extend_low_i8x16(high),
+            i16x8_extend_high_i8x16(high),
+        ];
+        for (out, codes) in out.as_chunks_mut::<8>().0.iter_mut().zip(quarters) {
+            // SAFETY: eight codes are a vector.
+            unsafe { v128_store(out.as_mut_ptr().cast(), codes) };
+        }
+    }
 
     #[inline(always)]
     pub fn q4_0(out: &mut Block, codes: &[[u8; PANEL]], scales: &[f32; PANEL]) {

@@ -61,23 +61,23 @@ fn products_agree() {
     let gpu = gpu();
     for (n_rows, n_out, n_in) in [(1, 5, 3), (65, 64, 16), (64, 130, 96), (7, 300, 576)] {
         let (x, w) = (values(n_rows * n_in, 1), matrix(n_out, n_in, 2));
-        let wanted = Cpu.matmul(&x, &Cpu.matrix(&w));
+        let wanted = Cpu::default().matmul(&x, &Cpu::default().matrix(&w));
         let got = gpu.matmul(&up(&gpu, &x), &gpu.matrix(&w));
         assert_close("matmul", &down(&gpu, got), &wanted, 2e-6);
     }
     let kinds = [QuantKind::Q4_0, QuantKind::Q4_1, QuantKind::Q8_0];
     for (kind, n_rows) in kinds.into_iter().flat_map(|kind| [(kind, 66), (kind, 3)]) {
         let (x, w) = (values(n_rows * 96, 1), quantized(kind, 70, 96));
-        let wanted = Cpu.matmul(&x, &Cpu.quantized_matrix(&w));
+        let wanted = Cpu::default().matmul(&x, &Cpu::default().quantized_matrix(&w));
         let matrix = gpu.quantized_matrix(&w);
         assert_close("quantised matmul", &down(&gpu, gpu.matmul(&up(&gpu, &x), &matrix)), &wanted, 2e-6);
         let ids = [0, 69, 13, 13];
-        let wanted = Cpu.gather_rows(&Cpu.quantized_matrix(&w), &ids);
+        let wanted = Cpu::default().gather_rows(&Cpu::default().quantized_matrix(&w), &ids);
         assert_close("gather", &down(&gpu, gpu.gather_rows(&matrix, &ids)), &wanted, 1e-6);
     }
     let w = matrix(9, 70, 5);
     let got = gpu.gather_rows(&gpu.matrix(&w), &[8, 0, 3]);
-    assert_eq!(down(&gpu, got), Cpu.gather_rows(&Cpu.matrix(&w), &[8, 0, 3]));
+    assert_eq!(down(&gpu, got), Cpu::default().gather_rows(&Cpu::default().matrix(&w), &[8, 0, 3]));
 }
 
 #[test]
@@ -88,17 +88,27 @@ fn rows_and_values_agree() {
     let check = |what: &str, got: GpuBuffer, wanted: Vec<f32>, tolerance: f32| {
         assert_close(what, &down(&gpu, got), &wanted, tolerance);
     };
-    check("rms_norm", gpu.rms_norm(&gx, &up(&gpu, &gain), 1e-5), Cpu.rms_norm(&x, &gain, 1e-5), 2e-6);
-    check("add", gpu.add(&gx, &gy), Cpu.add(&x, &y), 0.0);
-    check("subtract", gpu.subtract(&gx, &gy), Cpu.subtract(&x, &y), 0.0);
+    check(
+        "rms_norm",
+        gpu.rms_norm(&gx, &up(&gpu, &gain), 1e-5),
+        Cpu::default().rms_norm(&x, &gain, 1e-5),
+        2e-6,
+    );
+    check("add", gpu.add(&gx, &gy), Cpu::default().add(&x, &y), 0.0);
+    check("subtract", gpu.subtract(&gx, &gy), Cpu::default().subtract(&x, &y), 0.0);
     let wide: Vec<f32> = x.iter().map(|x| x * 200.0).collect();
-    check("swiglu", gpu.swiglu(&gx, &gy), Cpu.swiglu(&x, &y), 2e-6);
-    check("swiglu of large values", gpu.swiglu(&up(&gpu, &wide), &gy), Cpu.swiglu(&wide, &y), 2e-6);
+    check("swiglu", gpu.swiglu(&gx, &gy), Cpu::default().swiglu(&x, &y), 2e-6);
+    check(
+        "swiglu of large values",
+        gpu.swiglu(&up(&gpu, &wide), &gy),
+        Cpu::default().swiglu(&wide, &y),
+        2e-6,
+    );
     for n_past in [0, 300] {
-        let wanted = Cpu.rope(&x, 5, 20, 10_000.0, n_past);
+        let wanted = Cpu::default().rope(&x, 5, 20, 10_000.0, n_past);
         check("rope", gpu.rope(&gx, 5, 20, 10_000.0, n_past), wanted, 1e-6);
     }
-    let wanted = Cpu.mean_of_rows(&x, 100, 2..6, 10..37);
+    let wanted = Cpu::default().mean_of_rows(&x, 100, 2..6, 10..37);
     check("mean_of_rows", gpu.mean_of_rows(&gx, 100, 2..6, 10..37), wanted, 1e-6);
     check("slice", gpu.slice(&gx, 13..77), x[13..77].to_vec(), 0.0);
     let parts = vec![gpu.slice(&gx, 5..9), gy.clone(), gpu.slice(&gx, 0..1)];
@@ -110,7 +120,7 @@ fn rows_and_values_agree() {
     check(
         "rms_norm of a part",
         gpu.rms_norm(&part, &up(&gpu, &gain), 1e-5),
-        Cpu.rms_norm(&wanted, &gain, 1e-5),
+        Cpu::default().rms_norm(&wanted, &gain, 1e-5),
         2e-6,
     );
 }
@@ -125,23 +135,23 @@ fn attention_agrees_for_every_block_of_queries() {
         for queries in [n_past..41, n_past..n_past + 1, 20..38] {
             let q = q[n_past * 96..].to_vec();
             let (gq, gk, gv) = (up(&gpu, &q), up(&gpu, &k), up(&gpu, &v));
-            let scores = Cpu.attn_scores(&q, &k, shape, queries.clone());
+            let scores = Cpu::default().attn_scores(&q, &k, shape, queries.clone());
             let g_scores = gpu.attn_scores(&gq, &gk, shape, queries.clone());
             assert_close("attn_scores", &down(&gpu, g_scores.clone()), &scores, 2e-6);
-            let pattern = Cpu.softmax(&scores, shape, queries.clone());
+            let pattern = Cpu::default().softmax(&scores, shape, queries.clone());
             let g_pattern = gpu.softmax(&g_scores, shape, queries.clone());
             assert_close("softmax", &down(&gpu, g_pattern.clone()), &pattern, 4e-6);
-            let z = Cpu.mix_values(&pattern, &v, shape, queries.clone());
+            let z = Cpu::default().mix_values(&pattern, &v, shape, queries.clone());
             let g_z = gpu.mix_values(&g_pattern, &gv, shape, queries.clone());
             assert_close("mix_values", &down(&gpu, g_z), &z, 4e-6);
-            let mass = Cpu.target_mass(&pattern, shape, queries.clone(), &targets);
+            let mass = Cpu::default().target_mass(&pattern, shape, queries.clone(), &targets);
             let g_mass = gpu.target_mass(&g_pattern, shape, queries.clone(), &targets);
             assert_close("target_mass", &down(&gpu, g_mass), &mass, 4e-6);
-            let entropy = Cpu.entropy_sum(&pattern, shape, queries.clone());
+            let entropy = Cpu::default().entropy_sum(&pattern, shape, queries.clone());
             let g_entropy = gpu.entropy_sum(&g_pattern, shape, queries.clone());
             assert_close("entropy_sum", &down(&gpu, g_entropy), &entropy, 4e-6);
             let last = queries.end - 1;
-            let keys = Cpu.argmax_keys(&pattern, shape, queries.clone(), last);
+            let keys = Cpu::default().argmax_keys(&pattern, shape, queries.clone(), last);
             let g_keys = gpu.argmax_keys(&up(&gpu, &pattern), shape, queries.clone(), last);
             assert_eq!(down(&gpu, g_keys), keys);
         }
@@ -167,7 +177,7 @@ fn edits_agree_and_change_no_bit_at_neutral_settings() {
         RowEdit::ProjectOut { direction, strength: 0.0 },
     ];
     for edit in &edits {
-        let wanted = Cpu.edit_rows(x.clone(), 30, &rows, 5..17, edit);
+        let wanted = Cpu::default().edit_rows(x.clone(), 30, &rows, 5..17, edit);
         let on_device = edit.with(|values| up(&gpu, values));
         let got = down(&gpu, gpu.edit_rows(up(&gpu, &x), 30, &rows, 5..17, &on_device));
         assert_close("edit_rows", &got, &wanted, 1e-6);
@@ -197,7 +207,8 @@ fn edits_agree_and_change_no_bit_at_neutral_settings() {
     ];
     for edit in towards.chain(others) {
         for positions in [None, Some(&[6, 12, 35][..]), Some(&[1][..])] {
-            let wanted = Cpu.edit_attention(weights.clone(), shape, queries.clone(), 2, &edit, positions);
+            let wanted =
+                Cpu::default().edit_attention(weights.clone(), shape, queries.clone(), 2, &edit, positions);
             let on_device = up(&gpu, &weights);
             let got = gpu.edit_attention(on_device, shape, queries.clone(), 2, &edit, positions);
             let got = down(&gpu, got);
@@ -248,7 +259,7 @@ fn a_wrong_factor_in_one_kernel_is_seen() {
     let broken = pollster::block_on(WebGpu::open(Wanted { software: true, broken: true })).expect("opens");
     let (x, y) = (values(64, 1), values(64, 2));
     let got = down(&broken, broken.swiglu(&up(&broken, &x), &up(&broken, &y)));
-    let wanted = Cpu.swiglu(&x, &y);
+    let wanted = Cpu::default().swiglu(&x, &y);
     let worst = got.iter().zip(&wanted).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
     assert!(worst > 1e-3, "{worst}");
 }
