@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::ensure;
-use headlight_tests::page::{LONG, SOON, by_id, click, open, text_of};
+use headlight_tests::page::{LONG, SOON, by_id, click, open, text_of, type_prompt};
 use serde_json::{Value, json};
 use xtask::browser::{Browser, BrowserOptions};
 use xtask::paths;
@@ -88,5 +88,63 @@ async fn the_page_measures_the_machine_when_asked() -> anyhow::Result<()> {
     browser.eval("headlight.load({model: 'successor-2l'})").await?;
     browser.wait_until(&format!("{} === null", by_id("measured")), SOON).await?;
     ensure!(browser.eval("headlight.run({text: 'Monday Tuesday'})").await? != Value::Null);
+    browser.close().await
+}
+
+/// Cells of the map with a number, and those whose number is in fast precision.
+async fn cells(browser: &Browser) -> anyhow::Result<(u64, u64)> {
+    let count = |selector: &str| format!("document.querySelectorAll('{selector}').length");
+    let counts =
+        browser.eval(&format!("[{}, {}]", count(".cell[data-score]"), count(".cell-fast"))).await?;
+    Ok((counts[0].as_u64().unwrap_or_default(), counts[1].as_u64().unwrap_or_default()))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_sweep_shows_fast_numbers_first_and_ends_with_exact_ones() -> anyhow::Result<()> {
+    let browser = open(BrowserOptions::default()).await?;
+    // What an earlier visit measured is kept, and not measured again.
+    let timings = json!({
+        "cpu_ms": 200.0, "gpu_ms": null,
+        "fast": {"ms": 100.0, "max_difference": 0.03, "passed": true},
+    });
+    let key = format!("headlight-engine-{}-smollm2-135m", env!("CARGO_PKG_VERSION"));
+    let kept = Value::String(timings.to_string());
+    browser.eval(&format!("localStorage.setItem('{key}', {kept})")).await?;
+    browser.eval("headlight.load({model: 'smollm2-135m', backend: 'cpu'})").await?;
+    let text = "On Monday Zorbax met Quill Mandrik. On Tuesday Zorbax met Quill";
+    type_prompt(&browser, text).await?;
+    let measure = by_id("measure");
+    let choose = format!("{measure}.value = 'effect:sweep', {measure}.dispatchEvent(new Event('change', {{bubbles: true}}))");
+    browser.eval(&choose).await?;
+    browser.wait_until(&format!("!!{}", by_id("fast-first")), LONG).await?;
+    let told = text_of(&browser, "lab").await?;
+    ensure!(told.contains("2.0 times as quick") && told.contains("logits within 0.03"), "{told}");
+    browser.wait_until(&format!("!{}.disabled", by_id("sweep-run")), LONG).await?;
+    click(&browser, "sweep-run").await?;
+    browser.wait_until("document.querySelectorAll('.cell-fast').length > 0", LONG).await?;
+    let (_, n_fast) = cells(&browser).await?;
+    let label = browser.eval("document.querySelector('.cell-fast').getAttribute('aria-label')").await?;
+    ensure!(label.as_str().is_some_and(|label| label.contains("in fast precision")), "{label}");
+    ensure!(n_fast > 0);
+    browser.wait_until(&format!("{} === null", by_id("sweep-stop")), LONG).await?;
+    ensure!(cells(&browser).await? == (270, 0), "{:?}", cells(&browser).await?);
+    // The cells hold what an exact sweep gives.
+    let request = json!({"text": text, "layers": [16], "n_workers": 1});
+    let exact = browser.eval(&format!("headlight.sweep({request})")).await?;
+    ensure!(exact["provenance"]["engine"] == "cpu-f32", "{}", exact["provenance"]);
+    for head in 0..9 {
+        let shown = browser.eval(&format!("{}.dataset.score", by_id(&format!("head-L16H{head}")))).await?;
+        let wanted = exact["effects"][16][head].as_f64().map(|effect| format!("{effect:.4}"));
+        ensure!(shown.as_str() == wanted.as_deref(), "L16H{head}: {shown}, not {wanted:?}");
+    }
+    // The same in fast precision is another number that is near, and says so.
+    let request = json!({"text": text, "layers": [16], "n_workers": 1, "precision": "fast"});
+    let fast = browser.eval(&format!("headlight.sweep({request})")).await?;
+    ensure!(fast["provenance"]["engine"] == "cpu-fast-i16", "{}", fast["provenance"]);
+    let pairs = (0..9).filter_map(|head| {
+        Some((fast["effects"][16][head].as_f64()?, exact["effects"][16][head].as_f64()?))
+    });
+    let difference = pairs.map(|(fast, exact)| (fast - exact).abs()).fold(0.0, f64::max);
+    ensure!(difference > 0.0 && difference < 5e-3, "effects differ by {difference}");
     browser.close().await
 }
