@@ -35,8 +35,24 @@ pub enum ViewKind {
     Scatter(Lens),
     /// The logit lens, or patching by layer and position.
     Layers,
-    /// Continuations, and edited heads beside random ones.
+    /// Continuations before and after.
     Continuation,
+    /// The prompt's tokens.
+    Tokens,
+    /// The prompt as one of its tokens attends to it.
+    AttentionFrom,
+    /// The shown head's scores on the prompt.
+    HeadScores,
+    /// The whole effect of the edits beside the direct one.
+    DirectEffect,
+    /// Edited heads beside random ones.
+    Controls,
+    /// Named sets of heads, each edited as a whole.
+    SetEffects,
+    /// A prompt of retrieval, by its place in the report, with where the shown head looked.
+    RetrievalText(usize),
+    /// What retrieval loses without the strongest heads.
+    RetrievalCausal,
 }
 
 /// What a view is written as.
@@ -105,6 +121,14 @@ impl ViewKind {
             Self::Scatter(_) => "score-against-effect",
             Self::Layers => "layers",
             Self::Continuation => "continuation",
+            Self::Tokens => "tokens",
+            Self::AttentionFrom => "attention-from-token",
+            Self::HeadScores => "head-scores",
+            Self::DirectEffect => "direct-effect",
+            Self::Controls => "random-heads",
+            Self::SetEffects => "sets",
+            Self::RetrievalText(_) => "retrieval-text",
+            Self::RetrievalCausal => "retrieval-causal",
         }
     }
 
@@ -120,6 +144,14 @@ impl ViewKind {
             Self::Scatter(_) => "Score against effect",
             Self::Layers => "Layer by position",
             Self::Continuation => "Continuation",
+            Self::Tokens => "Tokens",
+            Self::AttentionFrom => "Where it looks from a token",
+            Self::HeadScores => "Its scores on this prompt",
+            Self::DirectEffect => "Direct and whole effect",
+            Self::Controls => "Against random heads",
+            Self::SetEffects => "Sets, each as a whole",
+            Self::RetrievalText(_) => "Text and looks",
+            Self::RetrievalCausal => "Without the strongest heads",
         }
     }
 
@@ -131,20 +163,11 @@ impl ViewKind {
         }
     }
 
-    /// What it can be written as, whether or not its numbers are there.
-    pub fn formats(self) -> &'static [Format] {
-        match self {
-            Self::Evidence => &[Format::Csv],
-            Self::Continuation => &[Format::Csv, Format::Json],
-            _ => &Format::ALL,
-        }
-    }
-
     /// Whether its numbers are there.
     pub fn is_there(self, state: &AppState) -> bool {
         match self {
             Self::HeadMap => state.lens_scores().is_some(),
-            Self::NextTokens => state.view.is_some(),
+            Self::NextTokens | Self::Tokens => state.view.is_some(),
             Self::Pattern => state.view.as_ref().is_some_and(|view| view.pattern.is_some()),
             _ => self.table(state).is_some(),
         }
@@ -159,7 +182,16 @@ impl ViewKind {
             Self::Along => figures::along(state),
             Self::Scatter(lens) => figures::scatter(state, lens),
             Self::Layers => figures::layers(state),
-            Self::Evidence | Self::Continuation => None,
+            Self::Evidence => figures::evidence(state),
+            Self::Continuation => figures::continuation(state),
+            Self::Tokens => figures::tokens(state),
+            Self::AttentionFrom => figures::attention_from(state),
+            Self::HeadScores => figures::head_scores(state),
+            Self::DirectEffect => figures::direct_effect(state),
+            Self::Controls => figures::controls(state),
+            Self::SetEffects => figures::set_effects(state),
+            Self::RetrievalText(prompt_idx) => figures::retrieval_text(state, prompt_idx),
+            Self::RetrievalCausal => figures::retrieval_causal(state),
         }
     }
 
@@ -174,6 +206,14 @@ impl ViewKind {
             Self::Scatter(lens) => tables::scatter(state, lens),
             Self::Layers => tables::layers(state),
             Self::Continuation => tables::continuation(state),
+            Self::Tokens => tables::tokens(state),
+            Self::AttentionFrom => tables::attention_from(state),
+            Self::HeadScores => tables::head_scores(state),
+            Self::DirectEffect => tables::direct_effect(state),
+            Self::Controls => tables::controls(state),
+            Self::SetEffects => tables::set_effects(state),
+            Self::RetrievalText(prompt_idx) => tables::retrieval_text(state, prompt_idx),
+            Self::RetrievalCausal => tables::retrieval_causal(state),
         }
     }
 

@@ -3,6 +3,7 @@
 
 pub mod colour;
 pub mod edits;
+pub mod evidence;
 pub mod lens;
 pub mod measure;
 pub mod plot;

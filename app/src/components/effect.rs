@@ -24,7 +24,7 @@ pub fn EffectCard() -> impl IntoView {
         <section class="card effect-card" aria-labelledby="effect-title">
             <div class="card-head">
                 <h2 id="effect-title">"What follows"</h2>
-                <Export views=|_| vec![ViewKind::Continuation] />
+                <Export views=|_| vec![ViewKind::Continuation, ViewKind::DirectEffect, ViewKind::Controls] />
             </div>
             <Continuation />
             <Show when=move || has_edits.get()>

@@ -4,29 +4,27 @@ use std::sync::Arc;
 
 use headlight_core::report::DetectReport;
 use leptos::prelude::*;
-use serde_json::Value;
 
 use super::retrieval::RetrievalDrawn;
+use crate::view_model::evidence::{ClassEvidence, CopyLosses, classes, copy_losses};
 use crate::view_model::retrieval::RetrievalEvidence;
 use crate::view_model::token_text;
 
 /// What stands behind a score, where the detector has something to show.
 #[component]
 pub fn Evidence(report: Arc<DetectReport>) -> impl IntoView {
-    let evidence = &report.evidence;
-    let nats = |name: &str| evidence[name].as_f64();
-    let losses = nats("first_copy_nll_nats").zip(nats("second_copy_nll_nats")).map(|(first, second)| {
-        let does = if second < first { "does" } else { "does not" };
+    let losses = copy_losses(&report).map(|CopyLosses { first_nats, second_nats }| {
+        let does = if second_nats < first_nats { "does" } else { "does not" };
         format!(
-            "Loss on the first copy {first:.2} nats, on the second {second:.2} nats: the model {does} repeat."
+            "Loss on the first copy {first_nats:.2} nats, on the second {second_nats:.2} nats: the model {does} repeat."
         )
     });
-    let classes = evidence["best"]["classes"].as_array().map(|classes| {
+    let classes = classes(&report).map(|classes| {
         let summary = format!("What {} says of each class", report.best.head);
         let rows = classes.iter().map(class_row).collect_view();
         evidence_table(summary, "successor-classes", &["Class", "Pairs", "Next", "Same", "Before"], rows)
     });
-    let retrieval = (report.detector == "retrieval").then(|| RetrievalEvidence::of(evidence)).flatten();
+    let retrieval = RetrievalEvidence::of(&report);
     view! {
         {losses.map(|text| view! { <p class="quiet">{text}</p> })}
         {classes}
@@ -60,22 +58,21 @@ pub fn evidence_table(
     .into_any()
 }
 
-fn class_row(class: &Value) -> impl IntoView + use<> {
-    let share = |name: &str| format!("{:.2}", class[name].as_f64().unwrap_or_default());
-    let text = |row: &Value, name: &str| token_text(row[name].as_str().unwrap_or_default());
-    let pairs: Vec<String> = (class["rows"].as_array().into_iter().flatten())
-        .map(|row| {
-            let mark = if row["hit"] == true { " ✓" } else { "" };
-            format!("{}→{}{mark}", text(row, "from"), text(row, "argmax"))
+fn class_row(class: &ClassEvidence) -> impl IntoView + use<> {
+    let share = |share: f32| format!("{share:.2}");
+    let pairs: Vec<String> = (class.rows.iter())
+        .map(|pair| {
+            let mark = if pair.hit { " ✓" } else { "" };
+            format!("{}→{}{mark}", token_text(&pair.from), token_text(&pair.argmax))
         })
         .collect();
     view! {
         <tr>
-            <td>{class["class"].as_str().unwrap_or_default().to_owned()}</td>
-            <td>{class["n"].to_string()}</td>
-            <td>{share("score")}</td>
-            <td>{share("copy_rate")}</td>
-            <td>{share("predecessor_rate")}</td>
+            <td>{class.class.clone()}</td>
+            <td>{class.n}</td>
+            <td>{share(class.score)}</td>
+            <td>{share(class.copy_rate)}</td>
+            <td>{share(class.predecessor_rate)}</td>
         </tr>
         <tr>
             <td class="mono evidence-text" colspan="5">{pairs.join("  ")}</td>

@@ -123,7 +123,7 @@ fn Menu(views: Callback<(), Vec<ViewKind>>, also: Also) -> impl IntoView {
 fn Row(view: ViewKind, is_there: bool, said: RwSignal<String>) -> impl IntoView {
     let page = page();
     let slug = view.slug();
-    let buttons = view.formats().iter().map(|&format| {
+    let buttons = Format::ALL.map(|format| {
         let ending = format.ending();
         let own = view! {
             <button
@@ -186,32 +186,26 @@ fn save(page: Page, view: ViewKind, format: Format, scale: Option<u32>, said: Rw
 #[component]
 fn PythonRow(said: RwSignal<String>) -> impl IntoView {
     let page = page();
-    let why_not = page.select(|state| state.no_script());
-    let buttons = move || {
-        [("TransformerLens", Library::TransformerLens), ("nnsight", Library::Nnsight)]
-            .map(|(name, library)| {
-                view! {
-                    <button
-                        class="button export-format"
-                        data-testid=format!("export-python-{}", library.name())
-                        on:click=move |_| {
-                            said.set("Writing the script …".to_owned());
-                            page.send(Msg::Script(library));
-                        }
-                    >
-                        {format!("Python: {name}")}
-                    </button>
-                }
-            })
-            .collect_view()
-    };
+    let buttons = [("TransformerLens", Library::TransformerLens), ("nnsight", Library::Nnsight)]
+        .map(|(name, library)| {
+            view! {
+                <button
+                    class="button export-format"
+                    data-testid=format!("export-python-{}", library.name())
+                    on:click=move |_| {
+                        said.set("Writing the script …".to_owned());
+                        page.send(Msg::Script(library));
+                    }
+                >
+                    {format!("Python: {name}")}
+                </button>
+            }
+        })
+        .collect_view();
     view! {
         <div class="export-row" role="group" aria-label="Python">
             <span class="export-label">"This run in Python"</span>
-            {move || match why_not.get() {
-                None => view! { <div class="export-formats">{buttons()}</div> }.into_any(),
-                Some(why) => view! { <p class="quiet" data-testid="no-script">{why}</p> }.into_any(),
-            }}
+            <div class="export-formats">{buttons}</div>
         </div>
     }
 }

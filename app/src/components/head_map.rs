@@ -77,7 +77,17 @@ pub fn MapCard() -> impl IntoView {
                 >
                     "Table"
                 </button>
-                <Export views=|_| vec![ViewKind::HeadMap, ViewKind::Evidence] also=Also::Import />
+                <Export
+                    views=|_| {
+                        vec![
+                            ViewKind::HeadMap,
+                            ViewKind::Evidence,
+                            ViewKind::RetrievalCausal,
+                            ViewKind::SetEffects,
+                        ]
+                    }
+                    also=Also::Import
+                />
             </div>
             <p class="caption" data-testid="map-caption">
                 {move || match (lens.get(), is_empty.get()) {

@@ -133,7 +133,9 @@ fn InspectorHead(head: Memo<Option<HeadId>>, is_table: RwSignal<bool>) -> impl I
             >
                 "Table"
             </button>
-            <Export views=|_| vec![ViewKind::Pattern, ViewKind::Writes] />
+            <Export views=|_| {
+                vec![ViewKind::Pattern, ViewKind::AttentionFrom, ViewKind::Writes, ViewKind::HeadScores]
+            } />
         </div>
     }
 }
@@ -298,10 +300,7 @@ fn Scores(head: Memo<Option<HeadId>>) -> impl IntoView {
     let rows = page.select(|state| {
         let head = state.shown_head()?;
         let view = state.view.as_ref()?;
-        let row = |measure: Measure| -> ScoreRow {
-            let scores = measure.scores(&view.scores);
-            (measure, scores.and_then(|scores| Some((score_of(scores, head)?, rank_of(scores, head)?))))
-        };
+        let row = |measure: Measure| -> ScoreRow { (measure, measure.reading(&view.scores, head)) };
         Some(Measure::all().map(row))
     });
     let n_heads = page.select(|state| state.model.as_ref().map(|m| m.info.n_layers * m.info.n_heads));

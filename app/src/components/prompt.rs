@@ -3,7 +3,9 @@
 use headlight_core::report::BosPolicy;
 use leptos::prelude::*;
 
+use super::export::Export;
 use super::page;
+use crate::export::ViewKind;
 use crate::state::lesson::Fixed;
 use crate::state::{AppState, FIRST_PROMPT, Msg};
 use crate::view_model::{Chip, chips};
@@ -27,6 +29,7 @@ pub fn PromptCard() -> impl IntoView {
             <div class="card-head">
                 <h2 id="prompt-title">"Prompt"</h2>
                 <TokenCount />
+                <Export views=|_| vec![ViewKind::Tokens] />
             </div>
             <fieldset class="held" disabled=move || why.get().is_some() title=move || why.get()>
                 <Editor />

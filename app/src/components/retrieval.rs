@@ -6,8 +6,10 @@ use std::sync::Arc;
 use leptos::prelude::*;
 
 use super::evidence::evidence_table;
+use super::export::Export;
 use super::page;
-use crate::view_model::retrieval::{Causal, Look, PromptEvidence, RetrievalEvidence};
+use crate::export::ViewKind;
+use crate::view_model::retrieval::{Causal, CausalEdit, Look, PromptEvidence, RetrievalEvidence};
 use crate::view_model::token_text;
 
 /// What the drawn parts share.
@@ -37,7 +39,10 @@ pub fn RetrievalDrawn(evidence: RetrievalEvidence) -> impl IntoView {
         {evidence.causal().map(|causal| view! { <CausalTable causal /> })}
         <details class="detector-doc" open>
             <summary>"The text, the answer and where the head looked"</summary>
-            <PromptMenu drawn=drawn.clone() />
+            <div class="toast-line">
+                <PromptMenu drawn=drawn.clone() />
+                <Export views=move |_| vec![ViewKind::RetrievalText(prompt_idx.get_untracked())] />
+            </div>
             <Text drawn=drawn.clone() />
             <Looks drawn />
         </details>
@@ -179,9 +184,10 @@ fn CausalTable(causal: Causal) -> impl IntoView {
         Causal::Skipped(why) => {
             view! { <p class="quiet" data-testid="retrieval-causal">{why}</p> }.into_any()
         }
-        Causal::Measured { sentence, rows } => {
-            let row = |cells: [String; 3]| {
-                view! { <tr>{cells.map(|cell| view! { <td>{cell}</td> }).collect_view()}</tr> }
+        Causal::Measured { sentence, edits } => {
+            let row = |edit: CausalEdit| {
+                let drops = edit.drops().map(|drop| view! { <td>{drop}</td> });
+                view! { <tr><td>{edit.edit}</td>{drops.collect_view()}</tr> }
             };
             view! {
                 <p class="quiet">{sentence}</p>
@@ -193,7 +199,7 @@ fn CausalTable(causal: Causal) -> impl IntoView {
                             <th scope="col">"Drop, random (mean ± sd)"</th>
                         </tr>
                     </thead>
-                    <tbody>{rows.into_iter().map(row).collect_view()}</tbody>
+                    <tbody>{edits.into_iter().map(row).collect_view()}</tbody>
                 </table>
             }
             .into_any()

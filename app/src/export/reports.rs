@@ -4,6 +4,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::provenance::provenance;
+use super::table::Table;
 use super::{ViewKind, tables};
 use crate::protocol::Reply;
 use crate::state::AppState;
@@ -43,12 +44,14 @@ pub fn json(state: &AppState, kind: ViewKind) -> Option<String> {
     let view = ("view", provenance(state, kind).to_string());
     let found =
         |experiment| state.found(experiment).and_then(|found| reply(found, std::slice::from_ref(&view)));
+    let rows = |name: &str, table: Table| with(&json!({name: table.json()}), std::slice::from_ref(&view));
+    let detected = || state.lens_report();
     match kind {
         ViewKind::HeadMap => head_map(state, view),
         ViewKind::Pattern => with(state.view.as_ref()?.pattern.as_ref()?, &[view]),
         ViewKind::NextTokens => {
             let shown = state.view.as_ref()?;
-            let mut more = vec![view];
+            let mut more = vec![view, ("comparison", serde_json::to_string(&shown.comparison).ok()?)];
             if let Some(clean) = &shown.clean {
                 more.push(("clean", serde_json::to_string(clean).ok()?));
                 more.push(("kl_nats", serde_json::to_string(&shown.kl_nats).ok()?));
@@ -56,25 +59,35 @@ pub fn json(state: &AppState, kind: ViewKind) -> Option<String> {
             with(&shown.run, &more)
         }
         ViewKind::Along => found(Experiment::Effect),
-        ViewKind::Scatter(lens) => with(&json!({"heads": tables::scatter(state, lens)?.json()}), &[view]),
+        ViewKind::Scatter(lens) => rows("heads", tables::scatter(state, lens)?),
         ViewKind::Layers if state.lens == Lens::Patching => found(Experiment::Patch),
         ViewKind::Layers => found(Experiment::LogitLens),
         ViewKind::Writes => found(Experiment::Ov),
-        ViewKind::Evidence => None,
+        ViewKind::Tokens => with(&state.view.as_ref()?.tokens, &[view]),
+        ViewKind::AttentionFrom => rows("keys", tables::attention_from(state)?),
+        ViewKind::HeadScores => rows("scores", tables::head_scores(state)?),
+        ViewKind::DirectEffect => tables::direct_effect(state).and_then(|_| found(Experiment::Effect)),
+        ViewKind::Controls => found(Experiment::Controls),
+        ViewKind::SetEffects => {
+            let sets = tables::set_effects(state)?.json().to_string();
+            reply(state.found(Experiment::SetSweep)?, &[("sets", sets), view])
+        }
+        ViewKind::Evidence => tables::evidence(state).and_then(|_| with(detected()?, &[view])),
+        ViewKind::RetrievalText(prompt_idx) => {
+            let looks = tables::retrieval_text(state, prompt_idx)?.json().to_string();
+            with(detected()?.evidence["prompts"].get(prompt_idx)?, &[("rows", looks), view])
+        }
+        ViewKind::RetrievalCausal => {
+            tables::retrieval_causal(state).and_then(|_| with(&detected()?.evidence["causal"], &[view]))
+        }
         ViewKind::Continuation => {
             let text = |experiment| match state.found(experiment) {
                 Some(Reply::Generate(report)) => serde_json::to_string(report).ok(),
                 _ => None,
             };
-            let found = [("clean", Experiment::CleanText), ("edited", Experiment::EditedText)];
-            let found = found.into_iter().filter_map(|(name, experiment)| Some((name, text(experiment)?)));
-            let more: Vec<_> = found.chain([view]).collect();
-            let controls = match state.found(Experiment::Controls) {
-                Some(Reply::Controls(report)) => serde_json::to_string(report).ok(),
-                _ => None,
-            };
-            let more: Vec<_> =
-                more.into_iter().chain(controls.map(|controls| ("controls", controls))).collect();
+            let runs = [("clean", Experiment::CleanText), ("edited", Experiment::EditedText)];
+            let runs = runs.into_iter().filter_map(|(name, experiment)| Some((name, text(experiment)?)));
+            let more: Vec<_> = runs.chain([view]).collect();
             (more.len() > 1).then(|| with(&Value::Object(serde_json::Map::new()), &more)).flatten()
         }
     }

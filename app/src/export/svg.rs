@@ -210,6 +210,11 @@ pub struct Sheet {
 }
 
 impl Sheet {
+    /// The same with what its colours mean.
+    pub fn with_legend(self, legend: Legend) -> Self {
+        Self { legend: Some(legend), ..self }
+    }
+
     /// The whole file.
     pub fn svg(&self) -> String {
         let drawing = &self.drawing;

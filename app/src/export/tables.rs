@@ -1,14 +1,16 @@
 //! Each view's numbers as a table, unrounded.
 
 use headlight_core::ids::HeadId;
-use headlight_core::report::{HeadScores, OvReport, RunReport};
+use headlight_core::report::{HeadScores, OvReport, RunReport, TokenLogit};
 
 use super::table::{Cell, Table};
 use crate::protocol::Reply;
 use crate::state::AppState;
 use crate::state::lab::Experiment;
+use crate::view_model::evidence::{CopyLosses, classes, copy_losses};
 use crate::view_model::lens::Lens;
 use crate::view_model::measure::{Measure, rank_of, score_of};
+use crate::view_model::retrieval::{Causal, RetrievalEvidence};
 
 /// Every head with the lens' score, its spread over draws and its rank, whether it is edited, and the five readings of the
 /// prompt. MLPs, where the lens has numbers for them, follow with `mlp` in place of a head.
@@ -58,26 +60,29 @@ pub fn pattern(state: &AppState) -> Option<Table> {
     Some(table)
 }
 
-/// The most probable next tokens of the clean and of the edited run.
+/// The most probable next tokens of the clean and of the edited run, and the two compared tokens.
 pub fn next_tokens(state: &AppState) -> Option<Table> {
     let view = state.view.as_ref()?;
     let mut table = Table::new(&["run", "rank", "id", "token", "logit", "logprob"]);
-    let mut add = |name: &str, run: &RunReport| {
-        for (index, token) in run.logits_top.iter().enumerate() {
-            table.rows.push(vec![
-                name.into(),
-                (index + 1).into(),
-                token.id.into(),
-                (&token.token).into(),
-                token.logit.into(),
-                token.logprob.into(),
-            ]);
+    let mut add = |name: &str, run: &RunReport, compared: &[TokenLogit; 2]| {
+        let ranked = run.logits_top.iter().enumerate().map(|(index, token)| (Some(index + 1), token));
+        // Compared tokens below the top have no rank.
+        let is_below = |token: &&TokenLogit| run.logits_top.iter().all(|top| top.id != token.id);
+        let compared = compared.iter().filter(is_below).map(|token| (None, token));
+        for (rank, token) in ranked.chain(compared) {
+            let TokenLogit { id, token, logit, logprob, .. } = token;
+            let row =
+                [name.into(), rank.into(), (*id).into(), token.into(), (*logit).into(), (*logprob).into()];
+            table.rows.push(row.into());
         }
     };
-    if let Some(clean) = &view.clean {
-        add("clean", clean);
+    match &view.clean {
+        Some(clean) => {
+            add("clean", clean, &view.comparison.clean);
+            add("edited", &view.run, &view.comparison.edited);
+        }
+        None => add("clean", &view.run, &view.comparison.clean),
     }
-    add(if view.clean.is_some() { "edited" } else { "clean" }, &view.run);
     Some(table)
 }
 
@@ -197,39 +202,187 @@ pub fn continuation(state: &AppState) -> Option<Table> {
     Some(table).filter(|table| !table.rows.is_empty())
 }
 
-/// What stands behind a detector's scores: the classes of `successor`, the prompts of `retrieval`.
+/// The prompt's tokens as the tokenizer gives them.
+pub fn tokens(state: &AppState) -> Option<Table> {
+    let tokens = &state.view.as_ref()?.tokens;
+    let mut table = Table::new(&["position", "id", "token", "piece", "bytes"]);
+    let rows = tokens.ids.iter().zip(&tokens.tokens).zip(&tokens.pieces).zip(&tokens.bytes).enumerate();
+    for (position, (((&id, token), piece), bytes)) in rows {
+        table.rows.push(vec![position.into(), id.into(), token.into(), piece.into(), bytes.into()]);
+    }
+    Some(table)
+}
+
+/// The position whose attention the inspector reads: the held token's, else the last.
+pub fn read_query(state: &AppState) -> Option<usize> {
+    let last = state.view.as_ref()?.tokens.ids.len().checked_sub(1)?;
+    Some(state.held_token.unwrap_or(last).min(last))
+}
+
+/// Where the shown head looks from one token.
+pub fn attention_from(state: &AppState) -> Option<Table> {
+    let query = read_query(state)?;
+    let pattern = state.view.as_ref()?.pattern.as_ref()?;
+    let mut table = Table::new(&["query", "key", "id", "token", "attention"]);
+    let keys = pattern.ids.iter().zip(&pattern.tokens).zip(pattern.pattern.get(query)?);
+    for (key, ((&id, token), &attention)) in keys.enumerate().take(query + 1) {
+        table.rows.push(vec![query.into(), key.into(), id.into(), token.into(), attention.into()]);
+    }
+    Some(table)
+}
+
+/// The shown head's readings on the prompt; a rank is among the heads of the model.
+pub fn head_scores(state: &AppState) -> Option<Table> {
+    let (head, view) = (state.shown_head()?, state.view.as_ref()?);
+    let mut table = Table::new(&["layer", "head", "measure", "score", "rank"]);
+    for measure in Measure::all() {
+        let reading = measure.reading(&view.scores, head);
+        table.rows.push(vec![
+            head.layer.into(),
+            head.head.into(),
+            measure.target().into(),
+            reading.map(|(score, _)| score).into(),
+            reading.map(|(_, rank)| rank).into(),
+        ]);
+    }
+    Some(table)
+}
+
+/// The most probable next tokens of the clean run, in it, after the edits, and with their direct effect alone.
+pub fn direct_effect(state: &AppState) -> Option<Table> {
+    let Reply::Effect(report) = state.found(Experiment::Effect)? else { return None };
+    let direct_kl = report.direct_kl_nats?;
+    let mut table = Table::new(&["run", "id", "token", "logit", "logprob", "kl_nats"]);
+    let runs = [
+        ("clean", &report.clean_top, None),
+        ("edited", &report.edited_top, report.kl_nats.last().copied()),
+        ("direct", &report.direct_top, Some(direct_kl)),
+    ];
+    for (run, top, kl) in runs {
+        for token in top {
+            let TokenLogit { id, token, logit, logprob, .. } = token;
+            let row = [run.into(), (*id).into(), token.into(), (*logit).into(), (*logprob).into(), kl.into()];
+            table.rows.push(row.into());
+        }
+    }
+    Some(table)
+}
+
+fn spaced<'a>(heads: impl IntoIterator<Item = &'a HeadId>) -> Cell {
+    let heads: Vec<String> = heads.into_iter().map(ToString::to_string).collect();
+    Cell::Text(heads.join(" "))
+}
+
+/// The effect of the edited heads, and of each random draw.
+pub fn controls(state: &AppState) -> Option<Table> {
+    let Reply::Controls(report) = state.found(Experiment::Controls)? else { return None };
+    let found = &report.findings;
+    let mut table = Table::new(&["set", "draw", "heads", "effect"]);
+    let edited = spaced(&state.edits.heads());
+    table.rows.push(vec!["edited".into(), Cell::Empty, edited, found.effect.into()]);
+    for (draw, (heads, &effect)) in found.draws.iter().zip(&found.random_effects).enumerate() {
+        table.rows.push(vec!["random".into(), draw.into(), spaced(heads), effect.into()]);
+    }
+    Some(table)
+}
+
+/// Each named set's effect as a whole, and the sum of its heads' one by one.
+pub fn set_effects(state: &AppState) -> Option<Table> {
+    let mut table = Table::new(&["set", "heads", "together", "one_by_one"]);
+    for effect in state.set_effects()? {
+        let (set, heads) = ((&effect.set.name).into(), spaced(&effect.set.heads));
+        table.rows.push(vec![set, heads, effect.together.into(), effect.one_by_one.into()]);
+    }
+    Some(table)
+}
+
+/// What stands behind a detector's scores: the classes of `successor`, the losses of `induction`, the prompts of `retrieval`.
 pub fn evidence(state: &AppState) -> Option<Table> {
-    let evidence = &state.lens_report()?.evidence;
-    let text = |value: &serde_json::Value| Cell::from(value.as_str());
-    let number = |value: &serde_json::Value| Cell::from(value.as_f64().map(|value| value as f32));
-    if let Some(classes) = evidence["best"]["classes"].as_array() {
+    let report = state.lens_report()?;
+    if let Some(classes) = classes(report) {
         let columns = ["class", "from", "argmax", "hit", "n", "score", "copy_rate", "predecessor_rate"];
         let mut table = Table::new(&columns);
-        for class in classes {
-            for row in class["rows"].as_array().into_iter().flatten() {
+        for class in &classes {
+            for pair in &class.rows {
                 table.rows.push(vec![
-                    text(&class["class"]),
-                    text(&row["from"]),
-                    text(&row["argmax"]),
-                    usize::from(row["hit"] == true).into(),
-                    number(&class["n"]),
-                    number(&class["score"]),
-                    number(&class["copy_rate"]),
-                    number(&class["predecessor_rate"]),
+                    (&class.class).into(),
+                    (&pair.from).into(),
+                    (&pair.argmax).into(),
+                    usize::from(pair.hit).into(),
+                    class.n.into(),
+                    class.score.into(),
+                    class.copy_rate.into(),
+                    class.predecessor_rate.into(),
                 ]);
             }
         }
         return Some(table);
     }
-    let prompts = evidence["prompts"].as_array()?;
-    let mut table = Table::new(&["prompt", "n_tokens", "answer", "generated", "recall"]);
-    for (index, prompt) in prompts.iter().enumerate() {
+    if let Some(CopyLosses { first_nats, second_nats }) = copy_losses(report) {
+        let mut table = Table::new(&["copy", "nll_nats"]);
+        table.rows.push(vec!["first".into(), first_nats.into()]);
+        table.rows.push(vec!["second".into(), second_nats.into()]);
+        return Some(table);
+    }
+    let columns =
+        ["prompt", "needle", "length", "depth_percent", "n_tokens", "answer", "generated", "recall"];
+    let mut table = Table::new(&columns);
+    for (index, prompt) in RetrievalEvidence::of(report)?.prompts.iter().enumerate() {
+        let place = prompt.placement();
         table.rows.push(vec![
             index.into(),
-            number(&prompt["n_tokens"]),
-            text(&prompt["answer"]),
-            text(&prompt["generated"]),
-            number(&prompt["recall"]),
+            place.map(|(needle, ..)| needle).into(),
+            place.map(|(_, length, _)| length).into(),
+            place.map(|(.., depth_percent)| depth_percent).into(),
+            prompt.tokens.len().into(),
+            (&prompt.answer).into(),
+            (&prompt.generated_tokens.concat()).into(),
+            prompt.recall.into(),
+        ]);
+    }
+    Some(table)
+}
+
+/// A prompt of retrieval and what was generated, token by token, with where the shown head looked.
+pub fn retrieval_text(state: &AppState, prompt_idx: usize) -> Option<Table> {
+    let evidence = RetrievalEvidence::of(state.lens_report()?)?;
+    let prompt = evidence.prompts.get(prompt_idx)?;
+    let looks = state.shown_head().and_then(|head| evidence.looks(prompt_idx, head)).unwrap_or_default();
+    let columns = ["part", "position", "token", "is_answer", "looked_at", "looked_at_token", "is_copy"];
+    let mut table = Table::new(&columns);
+    for (position, token) in prompt.tokens.iter().enumerate() {
+        let is_answer = usize::from(prompt.span().contains(&position));
+        let mut row: Vec<Cell> = vec!["prompt".into(), position.into(), token.into(), is_answer.into()];
+        row.resize(columns.len(), Cell::Empty);
+        table.rows.push(row);
+    }
+    for (index, token) in prompt.generated_tokens.iter().enumerate() {
+        let look = looks.get(index);
+        table.rows.push(vec![
+            "generated".into(),
+            (prompt.tokens.len() + index).into(),
+            token.into(),
+            Cell::Empty,
+            look.map(|look| look.key).into(),
+            look.and_then(|look| prompt.token_at(look.key)).into(),
+            look.map(|look| usize::from(look.is_copy)).into(),
+        ]);
+    }
+    Some(table)
+}
+
+/// What the right answer's log-probability loses, with the strongest heads and with random ones.
+pub fn retrieval_causal(state: &AppState) -> Option<Table> {
+    let evidence = RetrievalEvidence::of(state.lens_report()?)?;
+    let Causal::Measured { edits, .. } = evidence.causal()? else { return None };
+    let columns = ["edit", "top_drop_nats", "random_drop_nats", "random_drop_sd_nats"];
+    let mut table = Table::new(&columns);
+    for edit in edits {
+        table.rows.push(vec![
+            (&edit.edit).into(),
+            edit.top_drop_nats.into(),
+            edit.random_drop_nats.into(),
+            edit.random_drop_sd_nats.into(),
         ]);
     }
     Some(table)

@@ -6,14 +6,16 @@ use std::sync::Arc;
 use headlight_core::ablate::Metric;
 use headlight_core::ids::HeadId;
 use headlight_core::report::{
-    EffectReport, HeadScores, LensReport, ModelInfo, OvReport, PatternReport, Provenance, RunReport,
-    SweepReport, TokenDirect, TokenLogit, TokensReport,
+    ControlsReport, DetectReport, DetectRequest, EffectReport, GenerateReport, HeadScores, LensReport,
+    ModelInfo, OvReport, PatternReport, Provenance, RunReport, SweepReport, TokenDirect, TokenLogit,
+    TokensReport,
 };
 use serde_json::{Value, json};
 
 use super::svg::{escape, wrap};
 use super::*;
 use crate::protocol::{Call, Comparison, Reply, View};
+use crate::state::detection::Detection;
 use crate::state::edits::EditMsg;
 use crate::state::job::JobStage;
 use crate::state::lab::{Experiment, Job};
@@ -99,10 +101,10 @@ fn state(theme: Theme) -> AppState {
         kl_nats: vec![0.0, 0.5, 0.125],
         clean_nll_nats: vec![0.1, 0.2],
         edited_nll_nats: vec![0.3, 0.1],
-        direct_kl_nats: None,
-        clean_top: Vec::new(),
-        edited_top: Vec::new(),
-        direct_top: Vec::new(),
+        direct_kl_nats: Some(0.25),
+        clean_top: vec![logit(3, HOSTILE, 1.0)],
+        edited_top: vec![logit(3, HOSTILE, 0.5)],
+        direct_top: vec![logit(3, HOSTILE, 0.25)],
     };
     done(&mut state, Experiment::Effect, Reply::Effect(Box::new(effect)));
     let direct = |id, logit| TokenDirect { id, token: HOSTILE.to_owned(), logit };
@@ -134,11 +136,85 @@ fn state(theme: Theme) -> AppState {
         provenance: provenance_of_run(),
         request,
     };
-    done(&mut state, Experiment::Sweep, Reply::Sweep(Box::new(sweep)));
+    done(&mut state, Experiment::Sweep, Reply::Sweep(Box::new(sweep.clone())));
+    update(&mut state, Msg::Edit(EditMsg::SaveSet(HOSTILE.to_owned())));
+    let Some(Call::Sweep(request)) = state.wanted_call(Experiment::SetSweep) else { panic!("a sweep") };
+    let sets = SweepReport { effects: vec![vec![-0.5]], request, ..sweep };
+    done(&mut state, Experiment::SetSweep, Reply::Sweep(Box::new(sets)));
+    let controls: ControlsReport = serde_json::from_value(json!({
+        "clean": -1.0, "effect": -2.0, "random_effects": [0.125, -0.5], "random_mean": -0.1875, "random_sd": 0.44,
+        "draws": [["L0H0"], ["L0H2"]], "n_others": 2, "metric": {}, "provenance": provenance_of_run(),
+    }))
+    .expect("the shape of a report");
+    done(&mut state, Experiment::Controls, Reply::Controls(Box::new(controls)));
+    for experiment in [Experiment::CleanText, Experiment::EditedText] {
+        let tokens = [HOSTILE, "=1+1"].map(str::to_owned);
+        let written = GenerateReport {
+            prompt_ids: vec![1, 2, 3],
+            ids: vec![5, 6],
+            text: tokens.concat(),
+            tokens: tokens.into(),
+            provenance: provenance_of_run(),
+        };
+        done(&mut state, experiment, Reply::Generate(Box::new(written)));
+    }
     state
 }
 
-const PICTURES: [ViewKind; 7] = [
+/// The same under a detector's lens, with its report.
+fn detected(theme: Theme, detector: &'static str, evidence: Value) -> AppState {
+    let mut state = state(theme);
+    state.lens = Lens::of_key(&format!("detector:{detector}")).expect("a detector");
+    let scores = vec![vec![0.0, 0.2, 0.3], vec![0.4, 0.9, 0.5]];
+    let report =
+        DetectReport { evidence, ..crate::view_model::lens::tests::report(detector, scores, Vec::new()) };
+    let stage = JobStage::Done(Arc::new(report));
+    let detection = Detection { detect_id: 7, request: DetectRequest::default(), is_paused: false, stage };
+    state.detections.insert(detector, detection);
+    state
+}
+
+/// Every kind of evidence: under which detector, and what the report holds.
+fn evidences() -> [(&'static str, Value); 4] {
+    let prompt = |placement: Value| {
+        json!({
+            "placement": placement, "n_tokens": 3, "span": [1, 2], "tokens": [HOSTILE, "=1+1", " b"],
+            "answer": "=1+1", "generated": "=1+1", "generated_ids": [4], "generated_tokens": ["=1+1"],
+            "looked_at": [[1]], "recall": 1.0, "succeeded": true,
+        })
+    };
+    let retrieval = |prompts: Vec<Value>| {
+        json!({
+            "succeeded": {"n": 1}, "copying_heads": ["L1H1"], "prompts": prompts,
+            "causal": {
+                "heads": ["L1H1"], "n_draws": 10, "random_heads_from": 5, "n_prompts": 1, "clean_logprob_nats": -0.5,
+                "edits": [{"edit": "zero", "top_drop_nats": 2.25, "random_drop_nats": -0.0, "random_drop_sd_nats": 0.125}],
+            },
+        })
+    };
+    let hidden = |length: usize| json!({"needle": HOSTILE, "length": length, "depth_percent": 50.0});
+    [
+        ("induction", json!({"first_copy_nll_nats": 6.5, "second_copy_nll_nats": 0.25})),
+        (
+            "successor",
+            json!({"best": {"classes": [{
+                "class": "days", "n": 1, "score": 1.0, "copy_rate": 0.0, "predecessor_rate": 0.0,
+                "rows": [{"from": " Monday", "wanted": " Tuesday", "argmax": HOSTILE, "argmax_id": 7, "hit": true}],
+            }]}}),
+        ),
+        ("retrieval", retrieval(vec![prompt(Value::Null)])),
+        ("retrieval", retrieval(vec![prompt(hidden(256)), prompt(hidden(512))])),
+    ]
+}
+
+const PICTURES: [ViewKind; 14] = [
+    ViewKind::Tokens,
+    ViewKind::AttentionFrom,
+    ViewKind::HeadScores,
+    ViewKind::DirectEffect,
+    ViewKind::Controls,
+    ViewKind::SetEffects,
+    ViewKind::Continuation,
     ViewKind::HeadMap,
     ViewKind::Pattern,
     ViewKind::Writes,
@@ -157,9 +233,17 @@ fn text(state: &AppState, view: ViewKind, format: Format) -> String {
 #[test]
 fn every_picture_is_xml_with_title_caption_and_the_whole_provenance_whatever_the_prompt() {
     for theme in [Theme::Light, Theme::Dark] {
-        let state = state(theme);
-        for view in PICTURES {
-            let svg = text(&state, view, Format::Svg);
+        let evidence = [ViewKind::Evidence, ViewKind::RetrievalText(0), ViewKind::RetrievalCausal];
+        let mut pictures: Vec<(AppState, ViewKind)> =
+            PICTURES.into_iter().map(|view| (state(theme), view)).collect();
+        for (detector, found) in evidences() {
+            let n_views = if detector == "retrieval" { 3 } else { 1 };
+            let state = detected(theme, detector, found);
+            pictures.extend(evidence.into_iter().take(n_views).map(|view| (state.clone(), view)));
+        }
+        for (state, view) in &pictures {
+            let (state, view) = (state, *view);
+            let svg = text(state, view, Format::Svg);
             let parsed = roxmltree::Document::parse(&svg).unwrap_or_else(|error| panic!("{view:?}: {error}"));
             let root = parsed.root_element();
             assert_eq!(root.tag_name().name(), "svg");
@@ -199,10 +283,17 @@ fn every_picture_is_xml_with_title_caption_and_the_whole_provenance_whatever_the
             assert_eq!(provenance["view"], view.slug());
             assert!(provenance["lens"]["definition"].as_str().is_some_and(|text| !text.is_empty()));
             // Within the sheet, sideways and downwards.
-            let size = |name: &str| {
-                root.attribute(name).and_then(|text| text.parse::<f32>().ok()).unwrap_or(f32::NAN)
+            let number = |node: roxmltree::Node<'_, '_>, name: &str| {
+                node.attribute(name).and_then(|text| text.parse::<f32>().ok()).unwrap_or(f32::NAN)
             };
-            assert!(size("width") > 300.0 && size("height") > 150.0, "{view:?}");
+            let (width, height) = (number(root, "width"), number(root, "height"));
+            assert!(width > 300.0 && height > 150.0, "{view:?}");
+            let boxes = parsed.descendants().filter(|node| node.has_tag_name("rect"));
+            for shape in boxes.filter(|shape| shape.attribute("x").is_some()) {
+                let [x, y, w, h] = ["x", "y", "width", "height"].map(|name| number(shape, name));
+                assert!(x >= -1.5 && y >= -1.5 && w > 0.0 && h > 0.0, "{view:?}: a box at {x}, {y}");
+                assert!(x + w <= width && y + h <= height, "{view:?}: a box at {x}, {y} of {w} × {h}");
+            }
             assert!(!svg.contains("href") && !svg.contains("NaN"), "{view:?}");
         }
     }
@@ -256,6 +347,56 @@ fn tables_read_back_to_the_same_numbers_and_tokens() {
     assert_eq!(read(PICTURES[5]).1.len(), 6);
     assert_eq!(read(ViewKind::Layers).1[0][3], HOSTILE);
     assert_eq!(read(ViewKind::Writes).1[2][..2], ["own", "5"]);
+    assert_eq!(read(ViewKind::Tokens).1[0], ["0", "1", HOSTILE, HOSTILE, "61"]);
+    let (_, rows) = read(ViewKind::AttentionFrom);
+    assert_eq!(rows.len(), 2, "the held token sees itself and what stands before it");
+    assert_eq!(rows[1], ["1", "1", "2", "=1+1", "0.75"]);
+    let (_, rows) = read(ViewKind::HeadScores);
+    assert_eq!(rows[0], ["1", "1", "induction", "0.9876543", "1"]);
+    assert_eq!(rows[1][3..], ["", ""], "a prompt without such a token gives no score");
+    let (_, rows) = read(ViewKind::DirectEffect);
+    assert_eq!((rows[0][5].as_str(), &rows[1][..2]), ("", &["edited".to_owned(), "3".to_owned()][..]));
+    assert_eq!((rows[1][5].as_str(), rows[2][5].as_str()), ("0.125", "0.25"));
+    let (_, rows) = read(ViewKind::Controls);
+    assert_eq!(rows[0], ["edited", "", "L0H1", "-2"]);
+    assert_eq!(rows[2], ["random", "1", "L0H2", "-0.5"]);
+    assert_eq!(read(ViewKind::SetEffects).1, [[HOSTILE, "L0H1", "-0.5", "-0.2"]]);
+    assert_eq!(read(ViewKind::Continuation).1[3], ["edited", "1", "6", "=1+1"]);
+}
+
+#[test]
+fn what_stands_behind_a_detector_reads_back() {
+    let mut tables = Vec::new();
+    for (detector, found) in evidences() {
+        let state = detected(Theme::Light, detector, found);
+        let csv = text(&state, ViewKind::Evidence, Format::Csv);
+        let mut reader = csv::Reader::from_reader(csv.as_bytes());
+        let rows = reader.records().map(|row| row.expect("a row").iter().map(str::to_owned).collect());
+        tables.push(rows.collect::<Vec<Vec<String>>>());
+        // The report as it is, whatever was found.
+        let json: Value =
+            serde_json::from_str(&text(&state, ViewKind::Evidence, Format::Json)).expect("JSON");
+        assert_eq!((&json["detector"], &json["view"]["view"]), (&json!(detector), &json!("evidence")));
+        let is_retrieval = detector == "retrieval";
+        for view in [ViewKind::RetrievalText(0), ViewKind::RetrievalCausal] {
+            assert_eq!(view.is_there(&state), is_retrieval, "{view:?} of {detector}");
+        }
+    }
+    assert_eq!(tables[0], [["first", "6.5"], ["second", "0.25"]]);
+    assert_eq!(tables[1], [["days", " Monday", HOSTILE, "1", "1", "1", "0", "0"]]);
+    assert_eq!(tables[2][0][..4], ["0", "", "", ""], "a text of one's own lies nowhere");
+    assert_eq!(tables[3][1][..5], ["1", HOSTILE, "512", "50", "3"]);
+    let [.., (detector, found)] = evidences();
+    let state = detected(Theme::Light, detector, found);
+    let csv = text(&state, ViewKind::RetrievalText(1), Format::Csv);
+    let rows: Vec<&str> = csv.lines().collect();
+    assert_eq!(rows[rows.len() - 1], "generated,3,=1+1,,1,=1+1,1");
+    assert!(csv.contains("prompt,1,=1+1,1,,,"), "{csv}");
+    let csv = text(&state, ViewKind::RetrievalCausal, Format::Csv);
+    assert!(csv.ends_with("zero,2.25,-0,0.125\r\n"), "{csv}");
+    assert_eq!(ViewKind::RetrievalText(2).file(&state, Format::Svg), None, "no such prompt");
+    let svg = text(&state, ViewKind::Evidence, Format::Svg);
+    assert!(svg.contains("50 % deep in 512 tokens: 1.000"), "a cell a length and depth");
 }
 
 #[test]

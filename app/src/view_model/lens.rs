@@ -223,11 +223,12 @@ pub fn labels<'a>(reports: impl Iterator<Item = &'a DetectReport>, head: HeadId)
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
     use headlight_core::report::{DetectProvenance, DetectRequest, HeadScore, Provenance};
 
-    fn report(detector: &str, scores: Vec<Vec<f32>>, found: Vec<HeadId>) -> DetectReport {
+    /// A report of a detector without evidence.
+    pub fn report(detector: &str, scores: Vec<Vec<f32>>, found: Vec<HeadId>) -> DetectReport {
         let run = Provenance {
             model: "m".to_owned(),
             model_sha256: String::new(),

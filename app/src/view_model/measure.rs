@@ -61,6 +61,12 @@ impl Measure {
         }
     }
 
+    /// A head's score and its rank, where the prompt has something to measure.
+    pub fn reading(self, all: &[HeadScores], head: HeadId) -> Option<(f32, usize)> {
+        let scores = self.scores(all)?;
+        score_of(scores, head).zip(rank_of(scores, head))
+    }
+
     /// This measure's scores.
     pub fn scores(self, all: &[HeadScores]) -> Option<&HeadScores> {
         all.iter().find(|scores| scores.target == self.target())

@@ -4,8 +4,8 @@
 use std::ops::Range;
 
 use headlight_core::ids::HeadId;
+use headlight_core::report::DetectReport;
 use serde::Deserialize;
-use serde_json::Value;
 
 use super::{signed_text, token_text};
 
@@ -58,16 +58,32 @@ enum RawCausal {
         n_draws: usize,
         n_prompts: usize,
         clean_logprob_nats: f32,
-        edits: Vec<RawEdit>,
+        edits: Vec<CausalEdit>,
     },
 }
 
+/// What one way of editing heads does to the right answer's log-probability, nats a token.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
-struct RawEdit {
-    edit: String,
-    top_drop_nats: f32,
-    random_drop_nats: f32,
-    random_drop_sd_nats: f32,
+pub struct CausalEdit {
+    /// What is done, such as `zero`.
+    pub edit: String,
+    /// By how much it drops with the strongest heads.
+    pub top_drop_nats: f32,
+    /// The same with as many random heads of the same layers, mean over draws.
+    pub random_drop_nats: f32,
+    /// Standard deviation over draws.
+    pub random_drop_sd_nats: f32,
+}
+
+/// Share of the answer that was generated, by how deep it lay and in how much.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RecallGrid {
+    /// Tokens of the texts, from short to long.
+    pub lengths: Vec<usize>,
+    /// Depths of the needles, per cent, from the start down.
+    pub depths: Vec<f32>,
+    /// `[depth][length]`, 0 to 1, mean over needles; none where no needle lay.
+    pub recall: Vec<Vec<Option<f32>>>,
 }
 
 /// A generated token and where a head looked when it was chosen.
@@ -88,19 +104,42 @@ pub struct Look {
 pub enum Causal {
     /// Why there is nothing to tell.
     Skipped(String),
-    /// A sentence and a row an edit: what was done, the drop with the strongest heads, the drop with random ones.
+    /// A sentence and a row an edit.
     Measured {
         /// Which heads, against what, on how much.
         sentence: String,
-        /// Printed rows.
-        rows: Vec<[String; 3]>,
+        /// One a way of editing.
+        edits: Vec<CausalEdit>,
     },
 }
 
 impl RetrievalEvidence {
-    /// The evidence of a report, if it is of this shape.
-    pub fn of(evidence: &Value) -> Option<Self> {
-        serde_json::from_value(evidence.clone()).ok()
+    /// The evidence of a report of `retrieval`.
+    pub fn of(report: &DetectReport) -> Option<Self> {
+        (report.detector == "retrieval").then(|| Self::deserialize(&report.evidence).ok()).flatten()
+    }
+
+    /// Recall by depth and length; `None` where texts of one's own have neither.
+    pub fn recall_grid(&self) -> Option<RecallGrid> {
+        let places: Option<Vec<(&Placement, f32)>> =
+            self.prompts.iter().map(|prompt| Some((prompt.placement.as_ref()?, prompt.recall))).collect();
+        let places = places.filter(|places| !places.is_empty())?;
+        let mut lengths: Vec<usize> = places.iter().map(|(placement, _)| placement.length).collect();
+        lengths.sort_unstable();
+        lengths.dedup();
+        let mut depths: Vec<f32> = places.iter().map(|(placement, _)| placement.depth_percent).collect();
+        depths.sort_by(f32::total_cmp);
+        depths.dedup();
+        let cell = |depth: f32, length: usize| {
+            let is_here = |(placement, _): &&(&Placement, f32)| {
+                placement.depth_percent == depth && placement.length == length
+            };
+            let found: Vec<f32> = places.iter().filter(is_here).map(|(_, recall)| *recall).collect();
+            (!found.is_empty()).then(|| found.iter().sum::<f32>() / found.len() as f32)
+        };
+        let row = |&depth: &f32| lengths.iter().map(|&length| cell(depth, length)).collect();
+        let recall = depths.iter().map(row).collect();
+        Some(RecallGrid { lengths, depths, recall })
     }
 
     /// How many prompts were answered from the needle, in a sentence.
@@ -134,16 +173,16 @@ impl RetrievalEvidence {
                     heads.join(", "),
                     if *n_prompts == 1 { "prompt" } else { "prompts" },
                 );
-                Causal::Measured { sentence, rows: edits.iter().map(RawEdit::row).collect() }
+                Causal::Measured { sentence, edits: edits.clone() }
             }
         })
     }
 }
 
-impl RawEdit {
-    fn row(&self) -> [String; 3] {
+impl CausalEdit {
+    /// The drop with the strongest heads and that with random ones, as printed.
+    pub fn drops(&self) -> [String; 2] {
         [
-            self.edit.clone(),
             signed_text(self.top_drop_nats),
             format!("{} ± {:.2}", signed_text(self.random_drop_nats), self.random_drop_sd_nats),
         ]
@@ -166,14 +205,24 @@ impl PromptEvidence {
         }
     }
 
+    /// The token at a position of the prompt or, behind it, of what was generated.
+    pub fn token_at(&self, position: usize) -> Option<&str> {
+        let generated = || self.generated_tokens.get(position.checked_sub(self.tokens.len())?);
+        self.tokens.get(position).or_else(generated).map(String::as_str)
+    }
+
+    /// Name, length in tokens and depth in per cent of a needle that was hidden; `None` of texts of one's own.
+    pub fn placement(&self) -> Option<(&str, usize, f32)> {
+        self.placement.as_ref().map(|place| (place.needle.as_str(), place.length, place.depth_percent))
+    }
+
     fn look(&self, token: &str, key: usize) -> Look {
-        let n_tokens = self.tokens.len();
-        let there = self.tokens.get(key).or_else(|| self.generated_tokens.get(key.checked_sub(n_tokens)?));
+        let there = self.token_at(key);
         Look {
             token: token_text(token),
             key,
-            key_text: there.map_or_else(String::new, |text| token_text(text)),
-            is_copy: self.span().contains(&key) && there.is_some_and(|there| there == token),
+            key_text: there.map_or_else(String::new, token_text),
+            is_copy: self.span().contains(&key) && there == Some(token),
         }
     }
 }
@@ -181,10 +230,12 @@ impl PromptEvidence {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use crate::view_model::lens::tests::report;
+    use serde_json::{Value, json};
 
     fn evidence(causal: Value) -> RetrievalEvidence {
-        let evidence = json!({
+        let mut report = report("retrieval", vec![vec![0.0, 0.5]], Vec::new());
+        report.evidence = json!({
             "scoring": "set",
             "succeeded": {"n": 1},
             "copying_heads": ["L1H0", "L1H2"],
@@ -196,7 +247,7 @@ mod tests {
             }],
             "causal": causal,
         });
-        RetrievalEvidence::of(&evidence).expect("the shape of a report")
+        RetrievalEvidence::of(&report).expect("the shape of a report")
     }
 
     #[test]
@@ -221,13 +272,36 @@ mod tests {
             "heads": ["L1H0"], "n_draws": 10, "random_heads_from": 5, "n_prompts": 1, "clean_logprob_nats": -0.5,
             "edits": [{"edit": "zero", "top_drop_nats": 2.25, "random_drop_nats": -0.01, "random_drop_sd_nats": 0.125}],
         }));
-        let Some(Causal::Measured { sentence, rows }) = measured.causal() else { panic!("{measured:?}") };
-        assert_eq!(rows, [["zero", "+2.25", "−0.01 ± 0.12"]]);
+        let Some(Causal::Measured { sentence, edits }) = measured.causal() else { panic!("{measured:?}") };
+        assert_eq!((edits.len(), edits[0].drops()), (1, ["+2.25", "−0.01 ± 0.12"].map(str::to_owned)));
         assert!(
             sentence.contains("L1H0") && sentence.contains("10 random") && sentence.contains("1 prompt.")
         );
         let skipped = evidence(json!({"skipped": "the model answered no prompt"}));
         let told = "Nothing was switched off: the model answered no prompt.".to_owned();
         assert_eq!(skipped.causal(), Some(Causal::Skipped(told)));
+    }
+    #[test]
+    fn recall_is_told_by_depth_and_length_where_needles_were_hidden() {
+        let mut evidence = evidence(Value::Null);
+        assert_eq!(evidence.recall_grid(), None, "a text of one's own lies at no depth");
+        let own = evidence.prompts[0].clone();
+        let hidden = |needle: &str, length, depth_percent, recall| PromptEvidence {
+            placement: Some(Placement { needle: needle.to_owned(), length, depth_percent }),
+            recall,
+            ..own.clone()
+        };
+        evidence.prompts = vec![
+            hidden("key", 512, 50.0, 1.0),
+            hidden("fox", 512, 50.0, 0.5),
+            hidden("key", 256, 50.0, 0.25),
+            hidden("key", 512, 0.0, 0.0),
+        ];
+        let wanted = RecallGrid {
+            lengths: vec![256, 512],
+            depths: vec![0.0, 50.0],
+            recall: vec![vec![None, Some(0.0)], vec![Some(0.25), Some(0.75)]],
+        };
+        assert_eq!(evidence.recall_grid(), Some(wanted));
     }
 }

@@ -1,7 +1,7 @@
 //! Effects along the prompt: at each position the KL of what comes next, and the change of the token's own loss.
 
+use super::sheet;
 use crate::export::ViewKind;
-use crate::export::provenance::{caption, provenance};
 use crate::export::svg::{Anchor, Drawing, Legend, Sheet};
 use crate::protocol::Reply;
 use crate::state::AppState;
@@ -58,15 +58,9 @@ pub fn along(state: &AppState) -> Option<Sheet> {
     }
     let own = "Bars and numbers: KL(before ‖ after) of what comes next, nats. Shade of a token: change of its own loss, red where \
                it became harder to foretell.";
-    Some(Sheet {
-        title: "Along the prompt".to_owned(),
-        legend: Some(Legend {
-            scale: Scale::SignedUpTo(1.0),
-            name: "token easier to foretell (nats)".to_owned(),
-            ends: (signed_text(-FULL_NATS), signed_text(FULL_NATS)),
-        }),
-        caption: caption(state, own.to_owned()),
-        provenance: provenance(state, ViewKind::Along),
-        drawing,
-    })
+    Some(sheet(state, ViewKind::Along, "Along the prompt", own, drawing).with_legend(Legend {
+        scale: Scale::SignedUpTo(1.0),
+        name: "token easier to foretell (nats)".to_owned(),
+        ends: (signed_text(-FULL_NATS), signed_text(FULL_NATS)),
+    }))
 }

@@ -2,8 +2,8 @@
 
 use headlight_core::report::{LensReport, PatchReport};
 
+use super::sheet;
 use crate::export::ViewKind;
-use crate::export::provenance::{caption, provenance};
 use crate::export::svg::{Anchor, Drawing, Legend, Sheet};
 use crate::protocol::Reply;
 use crate::state::AppState;
@@ -84,17 +84,11 @@ fn logit_lens(state: &AppState, report: &LensReport) -> Option<Sheet> {
     });
     let own = "What the model would say if it stopped after each layer: the residual stream through the final norm and the \
                unembedding, edits in force. Shade: the probability of the token that does come next.";
-    Some(Sheet {
-        title: "Logit lens".to_owned(),
-        legend: Some(Legend {
-            scale: Scale::UpTo(1.0),
-            name: "probability of what comes next".to_owned(),
-            ends: ("0".to_owned(), "1".to_owned()),
-        }),
-        caption: caption(state, own.to_owned()),
-        provenance: provenance(state, ViewKind::Layers),
-        drawing,
-    })
+    Some(sheet(state, ViewKind::Layers, "Logit lens", own, drawing).with_legend(Legend {
+        scale: Scale::UpTo(1.0),
+        name: "probability of what comes next".to_owned(),
+        ends: ("0".to_owned(), "1".to_owned()),
+    }))
 }
 
 /// The tokens of a pair of prompts, both where they differ.
@@ -131,15 +125,9 @@ fn patching(state: &AppState, report: &PatchReport) -> Sheet {
     drawing.height = top;
     let own = "One activation of one run put into the other at one layer and position. Blue (1): as in the clean run; white (0): \
                as in the corrupted one; red: beyond it.";
-    Sheet {
-        title: "Patching by layer and position".to_owned(),
-        legend: Some(Legend {
-            scale: Scale::SignedUpTo(1.0),
-            name: "recovered".to_owned(),
-            ends: ("−1".to_owned(), "+1".to_owned()),
-        }),
-        caption: caption(state, own.to_owned()),
-        provenance: provenance(state, ViewKind::Layers),
-        drawing,
-    }
+    sheet(state, ViewKind::Layers, "Patching by layer and position", own, drawing).with_legend(Legend {
+        scale: Scale::SignedUpTo(1.0),
+        name: "recovered".to_owned(),
+        ends: ("−1".to_owned(), "+1".to_owned()),
+    })
 }

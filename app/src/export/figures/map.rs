@@ -2,8 +2,9 @@
 
 use headlight_core::ids::HeadId;
 
+use super::sheet;
 use crate::export::ViewKind;
-use crate::export::provenance::{caption, definition, provenance};
+use crate::export::provenance::definition;
 use crate::export::svg::{Anchor, Drawing, Legend, Sheet};
 use crate::state::AppState;
 use crate::state::edits::EditMark;
@@ -88,11 +89,14 @@ pub fn head_map(state: &AppState) -> Option<Sheet> {
     marks.extend(state.selected.map(|head| format!("framed: {head}")));
     drawing.label(LEFT, rows_height + 50.0, Anchor::Start, &marks.join(" · "));
     let label = state.lens_label(state.lens);
-    Some(Sheet {
-        title: format!("Attention heads: {label}"),
-        legend: Some(Legend { scale, name: label, ends: state.lens.ends(scale) }),
-        caption: caption(state, definition(state, state.lens)),
-        provenance: provenance(state, ViewKind::HeadMap),
-        drawing,
-    })
+    Some(
+        sheet(
+            state,
+            ViewKind::HeadMap,
+            &format!("Attention heads: {label}"),
+            &definition(state, state.lens),
+            drawing,
+        )
+        .with_legend(Legend { scale, name: label, ends: state.lens.ends(scale) }),
+    )
 }

@@ -2,8 +2,8 @@
 
 use headlight_core::report::PatternReport;
 
+use super::sheet;
 use crate::export::ViewKind;
-use crate::export::provenance::{caption, provenance};
 use crate::export::svg::{Anchor, Drawing, Legend, Sheet};
 use crate::state::AppState;
 use crate::view_model::colour::{heat, label_ink, target_ink};
@@ -57,17 +57,20 @@ pub fn pattern(state: &AppState) -> Option<Sheet> {
     let outlined = target.map_or_else(String::new, |target| {
         format!(" Outlined: the cells that the {} score reads.", target.name().replace('_', " "))
     });
-    Some(Sheet {
-        title: format!("Attention pattern of {}", pattern.head),
-        legend: Some(Legend {
+    Some(
+        sheet(
+            state,
+            ViewKind::Pattern,
+            &format!("Attention pattern of {}", pattern.head),
+            &format!("{own}{outlined}"),
+            drawing,
+        )
+        .with_legend(Legend {
             scale: Scale::UpTo(1.0),
             name: "attention".to_owned(),
             ends: ("0".to_owned(), "1".to_owned()),
         }),
-        caption: caption(state, format!("{own}{outlined}")),
-        provenance: provenance(state, ViewKind::Pattern),
-        drawing,
-    })
+    )
 }
 
 fn cells(drawing: &mut Drawing, pattern: &PatternReport, room: f32, cell: f32) {

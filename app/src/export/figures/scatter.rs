@@ -1,7 +1,8 @@
 //! Score against effect: one dot a head.
 
+use super::sheet;
 use crate::export::ViewKind;
-use crate::export::provenance::{caption, definition, provenance};
+use crate::export::provenance::definition;
 use crate::export::svg::{Anchor, Drawing, Sheet};
 use crate::state::AppState;
 use crate::view_model::colour::{ink, label_ink, target_ink};
@@ -61,11 +62,5 @@ pub fn scatter(state: &AppState, lens: Lens) -> Option<Sheet> {
         definition(state, lens),
         definition(state, Lens::Sweep),
     );
-    Some(Sheet {
-        title: format!("{label} against effect"),
-        legend: None,
-        caption: caption(state, own),
-        provenance: provenance(state, ViewKind::Scatter(lens)),
-        drawing,
-    })
+    Some(sheet(state, ViewKind::Scatter(lens), &format!("{label} against effect"), &own, drawing))
 }
