@@ -64,6 +64,9 @@ pub struct ScriptRequest {
     /// The model's repository on the Hugging Face hub, where it is known.
     #[serde(default)]
     pub repo: Option<String>,
+    /// Address of the folder with the very files that are loaded: config.json, tokenizer.json and model.safetensors.
+    #[serde(default)]
+    pub files: Option<String>,
     /// Whether the run is on NDIF.
     #[serde(default)]
     pub remote: bool,
@@ -89,9 +92,9 @@ pub struct Reproduced<'a> {
 /// Why there is no script.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ScriptError {
-    /// A model that transformers has no class for.
+    /// A model that transformers has no class for, which a script makes up for where it runs itself.
     #[error(
-        "{model} has attention only, which no class of transformers loads, so there is no Python script; `headlight run` on the command line gives the same numbers"
+        "{model} has attention only, which no class of transformers loads by itself, so it cannot run remotely; leave out remote"
     )]
     AttentionOnly {
         /// Its name.
@@ -113,27 +116,37 @@ pub const TOLERANCE: f32 = 2e-3;
 
 /// The script.
 pub fn script(request: &ScriptRequest, of: Reproduced<'_>) -> Result<String, ScriptError> {
-    if !of.config.has_mlp() {
-        return Err(ScriptError::AttentionOnly { model: of.info.name.clone() });
-    }
     if of.info.family != "llama" {
         return Err(ScriptError::Family(of.info.family.clone()));
     }
     match (request.remote, request.library) {
         (true, Library::TransformerLens) => return Err(ScriptError::LocalOnly),
         (true, Library::Nnsight) if request.repo.is_none() => return Err(ScriptError::NoRepo),
+        (true, Library::Nnsight) if !of.config.has_mlp() => {
+            return Err(ScriptError::AttentionOnly { model: of.info.name.clone() });
+        }
         _ => {}
     }
     let code = Code::of(request.library, of);
+    let mut uses = code.uses.clone();
+    uses.insert(if of.config.has_mlp() { "with_mlps" } else { "attention_only" });
+    if request.files.is_some() && !request.remote {
+        uses.insert("fetched");
+    }
     let mut script = String::new();
     for (name, text) in sections(request.library.frame()) {
         match name {
             "data" => script.push_str(&data(request, of)),
+            "checkpoint" => script.extend(
+                sections(include_str!("script/checkpoint.py"))
+                    .filter(|(name, _)| name.is_empty() || uses.contains(name))
+                    .map(|(_, text)| text),
+            ),
             "edits" => script.push_str(&code.edits(of)),
             "check" => script.push_str(include_str!("script/check.py")),
             _ => {}
         }
-        if matches!(name, "" | "data" | "edits") || code.uses.contains(name) {
+        if matches!(name, "" | "data" | "checkpoint" | "edits") || uses.contains(name) {
             script.push_str(text);
         }
     }
@@ -158,6 +171,10 @@ fn list<T: ToString>(values: impl IntoIterator<Item = T>) -> String {
     format!("[{}]", values.join(", "))
 }
 
+fn or_none(text: &Option<String>) -> String {
+    text.as_deref().map_or_else(|| "None".to_owned(), quoted)
+}
+
 /// The script's constants.
 fn data(request: &ScriptRequest, of: Reproduced<'_>) -> String {
     let rows = |top: &[TokenLogit]| {
@@ -175,6 +192,7 @@ fn data(request: &ScriptRequest, of: Reproduced<'_>) -> String {
          MODEL = {model}\n\
          SHA256 = {sha256}  # of the weights\n\
          REPO = {repo}\n\
+         FILES = {files}\n\
          {remote}TOLERANCE = {TOLERANCE}\n\
          N_HEADS, D_HEAD = {n_heads}, {d_head}\n\
          IDS = {ids}\n\
@@ -186,7 +204,8 @@ fn data(request: &ScriptRequest, of: Reproduced<'_>) -> String {
         build = quoted(&of.clean.provenance.build),
         model = quoted(&of.info.name),
         sha256 = quoted(&of.info.sha256),
-        repo = request.repo.as_deref().map_or_else(|| "None".to_owned(), quoted),
+        repo = or_none(&request.repo),
+        files = or_none(&request.files),
         n_heads = of.config.n_heads,
         d_head = of.config.d_head,
         ids = list(&of.clean.ids),

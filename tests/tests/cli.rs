@@ -158,8 +158,31 @@ fn a_script_holds_the_ids_the_edits_and_the_numbers_of_the_run() {
     assert!(told.contains("runs locally"), "{told}");
     let told = script(&["--library", "nnsight", "--interventions", r#"[{"kind":"zero","heads":["L7H0"]}]"#]);
     assert!(told.contains("does not exist"), "{told}");
-    let told = complaint(&["script", "--model", "induction-2l", "--ids", "1", "--library", "nnsight"]);
-    assert!(told.contains("attention only"), "{told}");
+}
+
+#[test]
+fn a_script_loads_the_files_of_a_bundled_model() {
+    let of = |model: &str, library: &str, more: &[&str]| {
+        printed(
+            &[["script", "--model", model, "--ids", "1,2", "--library", library].as_slice(), more].concat(),
+        )
+    };
+    let files = ["--files", "https://example.org/models/induction-2l"];
+    let one_neuron = "from_pretrained(source, intermediate_size=1)";
+    for library in ["transformer_lens", "nnsight"] {
+        let script = of("induction-2l", library, &files);
+        assert!(script.contains("FILES = \"https://example.org/models/induction-2l\""), "{script}");
+        assert!(script.contains("weights = weights or fetched()"), "{script}");
+        assert!(script.contains(one_neuron), "an attention-only model has MLPs that add nothing: {script}");
+        assert!(python_compiles(&script), "{library}:\n{script}");
+        let script = of("successor-2l", library, &[]);
+        assert!(script.contains("FILES = None") && !script.contains("fetched()"), "{script}");
+        assert!(!script.contains(one_neuron), "this one has MLPs: {script}");
+        assert!(python_compiles(&script), "{library}:\n{script}");
+    }
+    let remote = ["--library", "nnsight", "--remote", "--repo", "a/b"];
+    let told = complaint(&[["script", "--model", "induction-2l", "--ids", "1"].as_slice(), &remote].concat());
+    assert!(told.contains("attention only") && told.contains("remote"), "{told}");
 }
 
 /// What a call that must succeed prints, as text.

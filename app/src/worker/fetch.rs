@@ -26,10 +26,8 @@ pub struct Fetched {
 pub async fn download(id: u32, url: &str, size_bytes: Option<u64>) -> Result<Fetched, ErrorReport> {
     let failed =
         |why: String| post::error("download", &format!("nothing could be fetched from {url}: {why}"));
-    let base = base();
-    let address =
-        web_sys::Url::new_with_base(url, &base).map_err(|_| failed("it is no address".to_owned()))?;
-    let response = JsFuture::from(super::scope().fetch_with_str(&address.href())).await.map_err(|_| {
+    let address = address(url).ok_or_else(|| failed("it is no address".to_owned()))?;
+    let response = JsFuture::from(super::scope().fetch_with_str(&address)).await.map_err(|_| {
         failed("no connection, or that site does not allow it; check and try again".to_owned())
     })?;
     let response: Response = response.unchecked_into();
@@ -46,9 +44,10 @@ pub async fn download(id: u32, url: &str, size_bytes: Option<u64>) -> Result<Fet
     read_body(id, &response, Stage::Download, size_bytes).await
 }
 
-/// What relative addresses are relative to: the page's folder.
-fn base() -> String {
-    super::told("headlightBase").unwrap_or_else(|| super::scope().location().href())
+/// A whole address; relative ones are relative to the page's folder.
+pub fn address(url: &str) -> Option<String> {
+    let base = super::told("headlightBase").unwrap_or_else(|| super::scope().location().href());
+    web_sys::Url::new_with_base(url, &base).ok().map(|address| address.href())
 }
 
 /// Reads a response to its end, reporting progress.

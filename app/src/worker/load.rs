@@ -55,7 +55,7 @@ pub async fn load(
     }
     let (engine, cpu, report) = engines(session, id, loading, backend, timings).await?;
     let info = engine.info().clone();
-    session.borrow_mut().replace(engine, cpu);
+    session.borrow_mut().replace(source, engine, cpu);
     Ok(Reply::Loaded { info, engine: report, cached, cache_note })
 }
 

@@ -22,7 +22,8 @@ use super::cancel::{self, Breather};
 use super::post::{self, Reporter};
 use super::{cpu_name, fetch, load, now_ms, within_ms};
 use crate::protocol::{
-    Call, Comparison, EngineReport, ErrorReport, Event, ModelSource, Reply, Stage, View, ViewRequest,
+    Call, Comparison, EngineReport, ErrorReport, Event, ModelFormat, ModelSource, Reply, Stage, View,
+    ViewRequest,
 };
 
 /// Runs that are kept, so that a click on another head or a toggled edit needs no new one.
@@ -40,6 +41,8 @@ const N_KEPT_SWEEPS: usize = 8;
 #[derive(Default)]
 pub struct Session {
     engine: Option<Rc<Engine>>,
+    /// Where its model came from.
+    source: Option<ModelSource>,
     /// The same model on the CPU, where `engine` is on a graphics device.
     cpu: Option<Rc<Engine>>,
     /// The graphics device, once it was opened.
@@ -65,8 +68,9 @@ impl Session {
     }
 
     /// Takes a new engine in place of the old, with the same model on the CPU where that is another one.
-    pub fn replace(&mut self, engine: Engine, cpu: Option<Engine>) {
+    pub fn replace(&mut self, source: ModelSource, engine: Engine, cpu: Option<Engine>) {
         self.clear();
+        self.source = Some(source);
         self.engine = Some(Rc::new(engine));
         self.cpu = cpu.map(Rc::new);
     }
@@ -85,8 +89,9 @@ impl Session {
             timings: None,
             weight_bytes: cpu.weight_bytes() as u64,
         };
+        let source = self.source.take();
         self.clear();
-        self.engine = Some(cpu);
+        (self.engine, self.source) = (Some(cpu), source);
         // A device that failed once is not used again, unless somebody asks for it.
         self.gpu = None;
         post::event(&Event::Engine(report));
@@ -95,6 +100,12 @@ impl Session {
 
     fn engine(&self) -> Result<Rc<Engine>, ErrorReport> {
         self.engine.clone().ok_or_else(|| post::error("no_model", "no model is loaded; choose one"))
+    }
+
+    /// Where a script finds the files of a folder that came from the web.
+    fn files(&self) -> Option<String> {
+        let source = self.source.as_ref().filter(|source| source.format == ModelFormat::Folder)?;
+        fetch::address(source.urls.first()?).filter(|address| address.starts_with("http"))
     }
 
     fn kept_run(&self, request: &RunRequest) -> Option<Rc<RunOutcome>> {
@@ -219,8 +230,9 @@ async fn answer_once(session: &RefCell<Session>, id: u32, call: Call) -> Result<
             let task = started(engine.start_generate(&request))?;
             Ok(Reply::Generate(Box::new(job(&engine, id, Stage::Generate, task).await?)))
         }
-        Call::Script(request) => {
+        Call::Script(mut request) => {
             let engine = session.borrow().engine()?;
+            request.files = request.files.or_else(|| session.borrow().files());
             let [clean, edited] = request.runs();
             let clean = run(&engine, id, &clean, Want::default()).await?;
             let edited = run(&engine, id, &edited, Want::default()).await?;

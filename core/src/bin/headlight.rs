@@ -238,6 +238,9 @@ enum Command {
         /// The model's repository on the Hugging Face hub; known of the models that the page offers.
         #[arg(long)]
         repo: Option<String>,
+        /// Address of the folder with the model's files, from which the script fetches them where it is given none.
+        #[arg(long)]
+        files: Option<String>,
         /// Run on NDIF; nnsight alone.
         #[arg(long)]
         remote: bool,
@@ -571,14 +574,12 @@ fn run(command: Command, backend: BackendArg) -> anyhow::Result<()> {
                 GenerateRequest { prompt, bos, interventions, max_new_tokens, temperature, seed, stop_ids };
             print(&engine.start_generate(&request)?.complete(&engine)?)
         }
-        Command::Script { model, prompt, library, repo, remote } => {
+        Command::Script { model, prompt, library, repo, files, remote } => {
             let (prompt, bos, interventions) = prompt.parts()?;
             let engine = model.load(backend)?;
             let repo = repo.or_else(|| known_repo(&engine.info().sha256));
-            print!(
-                "{}",
-                engine.script(&ScriptRequest { prompt, bos, interventions, library, repo, remote })?
-            );
+            let request = ScriptRequest { prompt, bos, interventions, library, repo, files, remote };
+            print!("{}", engine.script(&request)?);
             Ok(())
         }
         Command::Info { model } => print(model.load(backend)?.info()),

@@ -4,38 +4,34 @@
     python THIS_FILE [WEIGHTS]
 
 WEIGHTS is the file (.gguf) or folder that Headlight had loaded, known by its sha256. With it, every number must agree with
-the page's within TOLERANCE. Without it the checkpoint comes from the Hugging Face hub; where Headlight's file was quantised
-the numbers then differ, and the script only says by how much.
+the page's within TOLERANCE. Without it the files come from where the page had them (FILES), where that is known, else the
+checkpoint from the Hugging Face hub (REPO); where Headlight's file was quantised the numbers then differ, and the script only
+says by how much.
 """
 
 import hashlib
 import os
 import sys
 import tempfile
+import urllib.request
 
 import torch
+from safetensors.torch import load_file
 from transformer_lens.model_bridge import TransformerBridge
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 #: data
 
 weights = sys.argv[1] if len(sys.argv) > 1 else None
-if weights is None and REPO is None:
+if weights is None and FILES is None and REPO is None:
     sys.exit(f"say where the weights of {MODEL} are: python {sys.argv[0]} WEIGHTS")
 torch.set_grad_enabled(False)
+#: checkpoint
 
 
 def load():
-    """The model as transformers loads it, in f32, wrapped by TransformerLens as it is."""
-    if weights and weights.endswith(".gguf"):
-        folder, file = os.path.split(os.path.abspath(weights))
-        source, options = folder, {"gguf_file": file}
-    else:
-        source, options = weights or REPO, {}
-    tokenizer = AutoTokenizer.from_pretrained(source, **options)
-    hf_model = AutoModelForCausalLM.from_pretrained(
-        source, dtype=torch.float32, attn_implementation="eager", **options
-    ).eval()
+    """The model wrapped by TransformerLens as it is."""
+    hf_model, tokenizer = checkpoint()
     with tempfile.TemporaryDirectory() as local:
         # The bridge reads the config again, from a folder or the hub.
         hf_model.config.save_pretrained(local)
