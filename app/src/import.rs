@@ -33,6 +33,8 @@ pub struct Imported {
     pub is_effect: bool,
     /// sha256 of the weights that it was measured on, where the file says so.
     pub model_sha256: Option<String>,
+    /// Whether it came with a link, which rounds to a thousandth of the largest number.
+    pub is_rounded: bool,
 }
 
 /// Why a file was refused.
@@ -150,6 +152,7 @@ pub fn read(file: &str, text: &str, n_layers: usize, n_heads: usize) -> Result<V
                 scores,
                 is_effect,
                 model_sha256: model_sha256.clone(),
+                is_rounded: false,
             })
             .collect()),
     }

@@ -24,6 +24,9 @@ use crate::state::settings::Settings;
 const VERSION: &str = "1";
 /// Longest link that is read, letters behind `#`: a prompt of 8192 tokens takes a quarter of it.
 const MAX_LETTERS: usize = 1 << 17;
+/// A link without the sender's numbers is not made longer than this by what it can do without; with them it then stays below
+/// 2,000 letters, which every program passes on.
+pub const MAX_SENT_LETTERS: usize = 1650;
 /// Most bytes that a link may unpack to.
 const MAX_BYTES: usize = 1 << 20;
 /// miniz_oxide's slowest level; a link is packed once.
@@ -44,6 +47,8 @@ pub struct Link {
     pub bos: BosPolicy,
     /// What colours the head map, such as `detector:induction`.
     pub lens: String,
+    /// The scores of another program that colour it, under the lens `imported:0`.
+    pub imported: Option<LinkedScores>,
     /// The head held.
     pub head: Option<HeadId>,
     /// The token held in the inspector.
@@ -75,6 +80,7 @@ impl Default for Link {
             prompt: PROMPT_1.to_owned(),
             bos: BosPolicy::default(),
             lens: "prompt:induction".to_owned(),
+            imported: None,
             head: None,
             token: None,
             edits: Vec::new(),
@@ -109,6 +115,41 @@ impl Default for LinkedModel {
     fn default() -> Self {
         Self { id: FIRST_MODEL.to_owned(), sha256: None, url: None, format: ModelFormat::Gguf }
     }
+}
+
+/// One metric of a file of another program, as a link carries it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
+#[serde(deny_unknown_fields)]
+pub struct LinkedScores {
+    /// The file's name.
+    pub file: String,
+    /// The metric's name.
+    pub metric: String,
+    /// Whether the numbers are effects, which are ranked by size.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub is_effect: bool,
+    /// sha256 of the weights that it was measured on, where the file says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model_sha256: Option<String>,
+    /// The numbers; none where the link would have become too long with them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rounded: Option<RoundedScores>,
+}
+
+/// Numbers of heads, each rounded to a thousandth of the largest.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
+#[serde(deny_unknown_fields)]
+pub struct RoundedScores {
+    /// Size of the largest number.
+    pub most: f32,
+    /// `[layer][head]`, thousandths of `most`, -1000 to 1000.
+    pub thousandths: Vec<Vec<i16>>,
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 /// Parts of the page that a link can hide.

@@ -25,7 +25,7 @@ use headlight_core::script::{Library, ScriptRequest};
 use ts_rs::{Config, TS};
 
 use crate::lesson::{AnswerKind, AnswerSheet, Answered, Lesson, Lock, Question};
-use crate::link::{Link, LinkedModel, Numbers, Part};
+use crate::link::{Link, LinkedModel, LinkedScores, Numbers, Part, RoundedScores};
 use crate::models::ManifestModel;
 use crate::protocol::{BackendChoice, EditWhere, ErrorReport, ModelFormat, PlacedEdit};
 use crate::state::edits::HeadSet;
@@ -119,6 +119,8 @@ fn declarations() -> String {
         Part,
         BackendChoice,
         LinkedModel,
+        LinkedScores,
+        RoundedScores,
         Numbers,
         AnswerKind,
         Question,

@@ -8,7 +8,7 @@ use super::modal::Modal;
 use super::page;
 use crate::state::Msg;
 use crate::state::share::Verdict;
-use crate::view_model::share::{markdown, qr_path, verdict_text};
+use crate::view_model::share::{imported_note, markdown, qr_path, verdict_text};
 
 /// The header's button and its dialog.
 #[component]
@@ -31,6 +31,7 @@ pub fn Share() -> impl IntoView {
             link.as_ref().is_some_and(|link| link.model.sha256.is_some() && link.model.url.is_none())
         })
     };
+    let of_imports = move || link.with(|link| link.as_ref().and_then(imported_note));
     let lacks_numbers = move || {
         has_numbers.get() && link.with(|link| link.as_ref().is_some_and(|link| link.numbers.is_none()))
     };
@@ -63,6 +64,8 @@ pub fn Share() -> impl IntoView {
                     {move || format!("{} letters.", address.get().chars().count())}
                     {move || lacks_numbers().then_some(" The numbers are still being computed.")}
                     {move || is_local().then_some(" The model is a file of yours: whoever opens the link needs the same file.")}
+                    " "
+                    {of_imports}
                 </p>
                 {move || match qr_path(&address.get()) {
                     Some((size, path)) => {

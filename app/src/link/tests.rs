@@ -32,6 +32,13 @@ fn full() -> Link {
         prompt: "Zwölf </script>\n\u{1f600} \"quoted\" \\ and so on".to_owned(),
         bos: BosPolicy::On,
         lens: "detector:custom".to_owned(),
+        imported: Some(LinkedScores {
+            file: "theirs.json".to_owned(),
+            metric: "prefix score".to_owned(),
+            is_effect: true,
+            model_sha256: Some("cd".repeat(32)),
+            rounded: Some(RoundedScores { most: 0.75, thousandths: vec![vec![0, -1000], vec![12, 999]] }),
+        }),
         head: Some(head(3, 1)),
         token: Some(4),
         edits: vec![

@@ -5,12 +5,16 @@ use headlight_core::script::{Library, ScriptRequest};
 
 use super::detection::DetectionStage;
 use super::lab::Experiment;
+use super::share::strangers_text;
 use super::{AppState, Msg, Task, fail, update};
 use crate::import::{self, Imported};
+use crate::link::{LinkedScores, RoundedScores};
 use crate::protocol::{Call, ErrorReport, Reply};
 use crate::view_model::lens::{Lens, report_scores};
 use crate::view_model::scatter::{Scatter, scatter};
 
+/// In how many parts a link divides the largest score.
+const THOUSAND: f64 = 1000.0;
 /// Where the hub's repositories are.
 const HUB: &str = "https://huggingface.co/";
 
@@ -58,14 +62,6 @@ impl AppState {
         let model = self.models.iter().find(|model| model.source.sha256.as_ref() == Some(sha256))?;
         model.homepage.strip_prefix(HUB).map(str::to_owned)
     }
-
-    /// Why no Python script reproduces the view; `None` where one does.
-    pub fn no_script(&self) -> Option<&'static str> {
-        let model = self.model.as_ref()?;
-        (model.info.d_mlp == 0).then_some(
-            "No Python script: this model has attention only, and no library loads its checkpoint.",
-        )
-    }
 }
 
 impl Imported {
@@ -88,8 +84,88 @@ impl Imported {
             (Some(_), Some(_)) => " Mind: it was measured on other weights than those loaded here.",
             _ => " The file does not say on which weights it was measured.",
         };
-        format!("{} as {} gives it; neither your prompt nor your edits touch it.{of}", self.metric, self.file)
+        let rounded = match self.is_rounded {
+            true => " The numbers came with a link, each rounded to a thousandth of the largest.",
+            false => "",
+        };
+        format!(
+            "{} as {} gives it; neither your prompt nor your edits touch it.{of}{rounded}",
+            self.metric, self.file
+        )
     }
+
+    /// As a link carries it.
+    pub fn linked(&self) -> LinkedScores {
+        let most = self.scores.iter().flatten().fold(0.0_f32, |most, score| most.max(score.abs()));
+        let unit = f64::from(if most > 0.0 { most } else { 1.0 }) / THOUSAND;
+        let thousandths = |score: &f32| (f64::from(*score) / unit).round() as i16;
+        let row = |row: &Vec<f32>| row.iter().map(thousandths).collect();
+        LinkedScores {
+            file: self.file.clone(),
+            metric: self.metric.clone(),
+            is_effect: self.is_effect,
+            model_sha256: self.model_sha256.clone(),
+            rounded: Some(RoundedScores { most, thousandths: self.scores.iter().map(row).collect() }),
+        }
+    }
+
+    /// From a link, for a model of this shape; `None` where the link carries no numbers, or others.
+    fn of_link(linked: &LinkedScores, n_layers: usize, n_heads: usize) -> Option<Self> {
+        let RoundedScores { most, thousandths } = linked.rounded.as_ref()?;
+        let is_table = thousandths.len() == n_layers
+            && thousandths.iter().all(|row| {
+                row.len() == n_heads && row.iter().all(|value| f64::from(value.unsigned_abs()) <= THOUSAND)
+            });
+        if !is_table || !most.is_finite() || *most < 0.0 {
+            return None;
+        }
+        let score = |value: &i16| (f64::from(*value) / THOUSAND * f64::from(*most)) as f32;
+        Some(Self {
+            file: strangers_text(&linked.file),
+            metric: strangers_text(&linked.metric),
+            scores: thousandths.iter().map(|row| row.iter().map(score).collect()).collect(),
+            is_effect: linked.is_effect,
+            model_sha256: linked.model_sha256.clone(),
+            is_rounded: true,
+        })
+    }
+
+    /// Whether a link is about these very scores, as far as it tells.
+    fn is_of(&self, linked: &LinkedScores) -> bool {
+        let own = self.linked();
+        let is_same = own.file == linked.file && own.metric == linked.metric;
+        is_same && linked.rounded.as_ref().is_none_or(|rounded| own.rounded.as_ref() == Some(rounded))
+    }
+}
+
+/// Shows the scores that a link names: those of a file that is open here, else those that the link carries. What is missing, in
+/// a sentence, where there are neither.
+pub(super) fn take_linked(state: &mut AppState, linked: &LinkedScores) -> Result<(), String> {
+    let Some(info) = state.model.as_ref().map(|model| &model.info) else { return Ok(()) };
+    let known = state.imports.iter().position(|imported| imported.is_of(linked));
+    let index = match known {
+        Some(index) => index,
+        None => {
+            let Some(imported) = Imported::of_link(linked, info.n_layers, info.n_heads) else {
+                let (file, metric) = (strangers_text(&linked.file), strangers_text(&linked.metric));
+                let why = match linked.rounded {
+                    Some(_) => {
+                        format!("they are not of this model's {} × {} heads", info.n_layers, info.n_heads)
+                    }
+                    None => "they are too many for a link".to_owned(),
+                };
+                return Err(format!(
+                    "The sender's map shows “{metric}” of the file {file}, which is not here: {why}. It shows {} instead; import \
+                     the file to see them.",
+                    state.lens.label()
+                ));
+            };
+            state.imports.push(imported);
+            state.imports.len() - 1
+        }
+    };
+    state.lens = Lens::Imported(index as u32);
+    Ok(())
 }
 
 /// Takes a file's scores in and shows the first of them; a bad file changes nothing.
@@ -126,6 +202,7 @@ pub(super) fn script(state: &AppState, library: Library) -> Vec<Task> {
     let Some(view) = state.current_view() else { return Vec::new() };
     let interventions = state.edits.resolved(view.tokens.ids.len());
     let (prompt, bos, repo) = (Prompt::Text(state.prompt.clone()), state.bos, state.repo());
-    let request = ScriptRequest { prompt, bos, interventions, library, repo, remote: false };
+    // Where its files are the worker knows.
+    let request = ScriptRequest { prompt, bos, interventions, library, repo, files: None, remote: false };
     vec![Task::Script { library, call: Box::new(Call::Script(request)) }]
 }

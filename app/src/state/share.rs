@@ -4,8 +4,9 @@
 use headlight_core::ids::HeadId;
 
 use super::detection::{Again, DetectionStage, Outdated, forget_detections, start_detector};
-use super::{AppState, Problem, Remedy, Task, WorkerState, lab, load, load_first, run};
-use crate::link::{Link, LinkedModel, Numbers};
+use super::{AppState, Problem, Remedy, Task, WorkerState, exchange, lab, load, load_first, run};
+use crate::import::Imported;
+use crate::link::{Link, LinkedModel, MAX_SENT_LETTERS, Numbers};
 use crate::protocol::{BackendChoice, ErrorReport, ModelFormat, ModelSource};
 use crate::view_model::lens::Lens;
 use crate::view_model::measure::score_of;
@@ -55,11 +56,14 @@ impl AppState {
         if detectors.custom.cells.is_empty() {
             detectors.custom.painted_ids.clear();
         }
-        Link {
+        // Which of this page's imports it is says nothing elsewhere.
+        let lens = if matches!(self.lens, Lens::Imported(_)) { Lens::Imported(0) } else { self.lens };
+        let mut link = Link {
             model: self.linked_model(),
             prompt: self.prompt.clone(),
             bos: self.bos,
-            lens: self.lens.key(),
+            lens: lens.key(),
+            imported: self.imported(self.lens).map(Imported::linked),
             head: self.selected,
             token: self.held_token,
             edits: self.edits.list.clone(),
@@ -71,7 +75,12 @@ impl AppState {
             lesson: self.assignment.lesson.clone(),
             backend: self.backend,
             numbers: None,
+        };
+        if link.imported.is_some() && link.encode().len() > MAX_SENT_LETTERS {
+            // Whoever opens it is told which file is missing.
+            link.imported.iter_mut().for_each(|imported| imported.rounded = None);
         }
+        link
     }
 
     /// The same with what the page shows now, for whoever opens it to compare with.
@@ -115,7 +124,8 @@ impl AppState {
     fn settled_score(&self, head: HeadId) -> Option<f32> {
         let is_settled = match self.lens {
             Lens::Prompt(_) => self.current_view().is_some(),
-            Lens::Imported(_) => true,
+            // Nothing that a browser could compute again.
+            Lens::Imported(_) => false,
             Lens::Detector(doc) => {
                 let stage = self.detections.get(doc.id).map(|detection| &detection.stage);
                 let is_done = matches!(stage, Some(DetectionStage::Done(_)));
@@ -224,11 +234,15 @@ pub(super) fn open(state: &mut AppState, link: Link) -> Vec<Task> {
     state.problem = None;
     let mut misfits = Vec::new();
     match Lens::of_key(&link.lens) {
-        Some(lens @ Lens::Imported(_)) if state.imported(lens).is_none() => {
-            misfits.push(
-                "The link's map shows scores from a file, which a link cannot hold; open the file too."
-                    .to_owned(),
-            );
+        // Which scores these are is seen once the model is there.
+        Some(Lens::Imported(_)) => {
+            state.lens = Lens::default();
+            if link.imported.is_none() {
+                misfits.push(format!(
+                    "The sender's map shows scores of a file that the link does not name. It shows {} instead.",
+                    state.lens.label()
+                ));
+            }
         }
         Some(lens) => state.lens = lens,
         None => misfits.push(format!("This page has no “{}” to colour the map by.", link.lens)),
@@ -283,19 +297,19 @@ pub(super) fn load_linked(state: &mut AppState, wanted: &LinkedModel) -> Vec<Tas
             };
             let told = format!(
                 "this link wants a model from {}; load it only if you trust whoever sent it",
-                shown(url)
+                strangers_text(url)
             );
             (told, url.starts_with("https://").then_some(Remedy::LoadLinked(source)))
         }
         None => {
             let told = format!(
                 "this link is about the model “{}”, which this page does not know; if you have its file, open it under Models",
-                shown(&wanted.id)
+                strangers_text(&wanted.id)
             );
             (told, None)
         }
     };
-    let detail = wanted.sha256.as_ref().map(|sha256| format!("sha256 {}", shown(sha256)));
+    let detail = wanted.sha256.as_ref().map(|sha256| format!("sha256 {}", strangers_text(sha256)));
     let error = ErrorReport { code: "unknown_model".to_owned(), message: error, recoverable: true, detail };
     // The page is of use meanwhile.
     let tasks = if state.model.is_none() { load_first(state) } else { Vec::new() };
@@ -304,7 +318,7 @@ pub(super) fn load_linked(state: &mut AppState, wanted: &LinkedModel) -> Vec<Tas
 }
 
 /// A stranger's text in a sentence of ours.
-fn shown(text: &str) -> String {
+pub(super) fn strangers_text(text: &str) -> String {
     let clean = text.chars().filter(|c| !c.is_control());
     clean.take(120).collect()
 }
@@ -348,6 +362,10 @@ fn apply(state: &mut AppState, link: Link) {
     }
     state.edits.list = fitting;
     state.edits.sets = link.sets;
+    let is_of_a_file = matches!(Lens::of_key(&link.lens), Some(Lens::Imported(_)));
+    if let Some(linked) = link.imported.as_ref().filter(|_| is_of_a_file) {
+        misfits.extend(exchange::take_linked(state, linked).err());
+    }
     state.preview = None;
     let applied = Box::new(state.link());
     if let Some(shared) = &mut state.shared {

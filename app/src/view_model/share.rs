@@ -34,6 +34,16 @@ pub fn summary(link: &Link) -> String {
     text
 }
 
+/// What a link says of the scores of a file that colour the map: how exactly it carries them, or that it does not.
+pub fn imported_note(link: &Link) -> Option<&'static str> {
+    link.imported.as_ref().map(|imported| match imported.rounded {
+        Some(_) => "The imported scores on the map go with it, each rounded to a thousandth of the largest.",
+        None => {
+            "The imported scores on the map are too many for a link: whoever opens it is told which file they are of, and sees the map without them."
+        }
+    })
+}
+
 /// A Markdown link.
 pub fn markdown(link: &Link, address: &str) -> String {
     let mut text = String::new();

@@ -181,3 +181,102 @@ fn a_link_that_asks_for_webgpu_says_why_the_cpu_answers() {
     update(&mut state, Msg::Open(Box::new(link)));
     assert_eq!(misfits(&state), 0, "{:?}", state.shared);
 }
+
+/// A metric of a file, on the map.
+fn import(state: &mut AppState, scores: &[Vec<f32>]) {
+    let text = serde_json::json!({ "their score": scores }).to_string();
+    update(state, Msg::Import { file: "theirs.json".to_owned(), text });
+    assert!(matches!(state.lens, Lens::Imported(_)), "{:?}", state.problem);
+}
+
+/// A page that opened another one's link, sent as letters.
+fn opened(sender: &AppState) -> AppState {
+    let link = Link::decode(&sender.link_with_numbers().encode()).expect("our own link");
+    let mut opener = page(&[token(3, -0.5)]);
+    update(&mut opener, Msg::Open(Box::new(link)));
+    answer(&mut opener, &[token(3, -0.5)]);
+    opener
+}
+
+#[test]
+fn imported_scores_go_with_a_link_rounded_to_a_thousandth_of_the_largest() {
+    let mut scores = vec![vec![0.123_456; 8]; 2];
+    (scores[1][2], scores[0][7]) = (-2.5, 0.0);
+    let mut sender = page(&[token(3, -0.5)]);
+    import(&mut sender, &scores);
+    update(&mut sender, Msg::ToggleHead(HeadId::new(1, 2)));
+    answer(&mut sender, &[token(3, -0.5)]);
+    let sent = sender.link_with_numbers();
+    assert_eq!(sent.numbers.as_ref().and_then(|numbers| numbers.score), None, "no browser computes it again");
+    let opener = opened(&sender);
+    assert!(matches!(opener.verdict(), Some(Verdict::Reproduced { .. })), "{:?}", opener.verdict());
+    let shown = opener.lens_scores().expect("the sender's scores").scores;
+    assert_eq!((shown[1][2], shown[0][7]), (-2.5, 0.0));
+    assert!((shown[0][0] - 0.123_456).abs() <= 2.5 / 2000.0 && shown[0][0] != 0.123_456, "{}", shown[0][0]);
+    let imported = opener.imported(opener.lens).expect("an import");
+    assert!(imported.caption(&opener).contains("rounded to a thousandth"), "{}", imported.caption(&opener));
+    assert!(opener.lens_label(opener.lens).contains("their score (theirs.json)"));
+    // What was rounded once is sent on as it is.
+    assert_eq!(opener.link().imported, sender.link().imported);
+    assert_eq!(opened(&opener).lens_scores(), opener.lens_scores());
+    // A page that has the file shows the file's own digits, and has it once.
+    let mut owner = opened(&sender);
+    import(&mut owner, &scores);
+    update(&mut owner, Msg::SetLens(Lens::default()));
+    let mut again = sender.clone();
+    update(&mut again, Msg::Open(Box::new(sent)));
+    assert_eq!(again.imports.len(), 1);
+    assert_eq!(again.lens_scores().map(|scores| scores.scores[0][0]), Some(0.123_456));
+}
+
+#[test]
+fn imported_scores_that_a_link_cannot_hold_are_named_and_not_passed_over() {
+    let mut sender = page(&[token(3, -0.5)]);
+    import(&mut sender, &vec![vec![0.5; 8]; 2]);
+    // Letters that do not pack.
+    let words = (0..400_u32).map(|word| format!("{:x}", word.wrapping_mul(2_654_435_761)));
+    update(&mut sender, Msg::Typed(words.collect::<Vec<_>>().join(" ")));
+    answer(&mut sender, &[token(3, -0.5)]);
+    let link = sender.link();
+    assert_eq!(link.imported.as_ref().map(|imported| imported.rounded.is_some()), Some(false));
+    let opener = opened(&sender);
+    let Some(Verdict::Different(lines)) = opener.verdict() else { panic!("{:?}", opener.verdict()) };
+    for part in ["their score", "theirs.json", "too many for a link", "shows Induction instead"] {
+        assert!(lines[0].contains(part), "no {part} in {lines:?}");
+    }
+    assert_eq!(opener.lens, Lens::default());
+    // A page on which the file is open has them.
+    let mut owner = page(&[token(3, -0.5)]);
+    import(&mut owner, &vec![vec![0.5; 8]; 2]);
+    update(&mut owner, Msg::Open(Box::new(link)));
+    assert!(matches!(owner.lens, Lens::Imported(0)));
+    // Tables that no page wrote.
+    let hostile = |most: f32, thousandths: Vec<Vec<i16>>| {
+        let mut link = page(&[token(3, -0.5)]).link();
+        link.lens = "imported:0".to_owned();
+        let rounded = Some(crate::link::RoundedScores { most, thousandths });
+        let [file, metric] = ["f\u{7}".repeat(500), "m".to_owned()];
+        link.imported =
+            Some(crate::link::LinkedScores { file, metric, is_effect: false, model_sha256: None, rounded });
+        let mut state = page(&[token(3, -0.5)]);
+        update(&mut state, Msg::Open(Box::new(link)));
+        (state.lens, state.imports.len())
+    };
+    assert_eq!(hostile(1.0, vec![vec![1000; 8]; 2]).1, 1, "the shape that is right");
+    for (most, table) in [
+        (1.0, vec![vec![1000; 8]; 3]),
+        (1.0, vec![vec![1000; 7]; 2]),
+        (1.0, vec![vec![i16::MIN; 8]; 2]),
+        (f32::INFINITY, vec![vec![0; 8]; 2]),
+        (-1.0, vec![vec![0; 8]; 2]),
+    ] {
+        assert_eq!(hostile(most, table.clone()), (Lens::default(), 0), "{most} × {table:?}");
+    }
+    // A link from before links named files.
+    let mut state = page(&[token(3, -0.5)]);
+    update(
+        &mut state,
+        Msg::Open(Box::new(Link { lens: "imported:0".to_owned(), ..page(&[token(3, -0.5)]).link() })),
+    );
+    assert!(matches!(state.verdict(), Some(Verdict::Different(lines)) if lines[0].contains("does not name")));
+}
