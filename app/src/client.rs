@@ -1,4 +1,5 @@
-//! The page's side of the worker: starts it, sends requests, matches answers, starts another when it crashes.
+//! The page's side of the worker: starts it, or is given a share of another's, sends requests, matches answers, starts another
+//! when it crashes.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -8,7 +9,8 @@ use futures::channel::oneshot;
 use headlight_core::backend::Precision;
 use headlight_core::report::{ModelInfo, SweepReport, SweepRequest};
 use wasm_bindgen::prelude::*;
-use web_sys::{ErrorEvent, MessageEvent, Worker, WorkerOptions, WorkerType};
+use wasm_bindgen_futures::{JsFuture, spawn_local};
+use web_sys::{ErrorEvent, MessageEvent, MessagePort, Worker, WorkerOptions, WorkerType};
 
 use crate::live::NewestWins;
 use crate::protocol::{
@@ -45,6 +47,55 @@ fn opaque_worker() -> Result<Worker, JsValue> {
     let parts = js_sys::Array::of1(&script.as_str().into());
     let blob = web_sys::Blob::new_with_str_sequence_and_options(&parts, &kind)?;
     Worker::new(&web_sys::Url::create_object_url_with_blob(&blob)?)
+}
+
+/// The way to the worker.
+enum Channel {
+    /// A worker of this page's own.
+    Own(Worker),
+    /// A port to one that several views share.
+    Shared(MessagePort),
+}
+
+impl Channel {
+    fn post(&self, message: &JsValue) {
+        let posted = match self {
+            Self::Own(worker) => worker.post_message(message),
+            Self::Shared(port) => port.post_message(message),
+        };
+        posted.expect("plain data can be posted");
+    }
+
+    /// Ends what is this page's own of it.
+    fn end(self) {
+        match self {
+            Self::Own(worker) => worker.terminate(),
+            Self::Shared(port) => port.close(),
+        }
+    }
+}
+
+/// What `static/embed/bridge.js` offers where the page that embeds this one shares an engine among its views.
+struct HostEngine(JsValue);
+
+impl HostEngine {
+    fn find() -> Option<Self> {
+        let offer = js_sys::Reflect::get(&js_sys::global(), &"headlightEngine".into()).ok()?;
+        offer.is_object().then_some(Self(offer))
+    }
+
+    /// A port, or nothing where there is none to be had.
+    async fn ask(&self) -> Option<MessagePort> {
+        let ask: js_sys::Function = js_sys::Reflect::get(&self.0, &"ask".into()).ok()?.dyn_into().ok()?;
+        let answer: js_sys::Promise = ask.call0(&self.0).ok()?.dyn_into().ok()?;
+        JsFuture::from(answer).await.ok()?.dyn_into().ok()
+    }
+
+    /// Has this called once the engine is gone.
+    fn on_lost(&self, lost: impl FnOnce() + 'static) {
+        let lost = Closure::once_into_js(lost);
+        let _ = js_sys::Reflect::set(&self.0, &"onlost".into(), &lost);
+    }
 }
 
 /// What a client tells its page unasked.
@@ -103,10 +154,12 @@ type Listener = Rc<dyn Fn(ClientEvent)>;
 
 #[derive(Default)]
 struct Inner {
-    worker: RefCell<Option<Worker>>,
+    channel: RefCell<Option<Channel>>,
+    /// Whether an engine that others use too will do.
+    may_share: Cell<bool>,
     is_ready: Cell<bool>,
     n_crashes: Cell<u32>,
-    next_id: Cell<u32>,
+    last_id: Cell<u32>,
     queue: RefCell<Vec<Request>>,
     pending: RefCell<HashMap<u32, Pending>>,
     views: RefCell<NewestWins<PendingView>>,
@@ -119,7 +172,7 @@ struct Inner {
 }
 
 /// A handle on the worker; clones share it.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct Client(Rc<Inner>);
 
 fn error(code: &str, message: &str) -> ErrorReport {
@@ -203,11 +256,18 @@ fn machine() -> Machine {
 }
 
 impl Client {
-    /// Starts the worker; `on_event` hears what was not asked for.
+    /// Starts the worker, or takes a share of one where this page's host offers that; `on_event` hears what was not asked for.
     pub fn start(on_event: impl Fn(ClientEvent) + 'static) -> Self {
-        let client = Self(Rc::new(Inner::default()));
-        client.0.next_id.set(1);
+        let client = Self::default();
+        client.0.may_share.set(true);
         client.0.on_event.replace(Some(Rc::new(on_event)));
+        client.start_worker();
+        client
+    }
+
+    /// Starts another worker, which works beside that.
+    fn start_helper() -> Self {
+        let client = Self::default();
         client.start_worker();
         client
     }
@@ -220,6 +280,61 @@ impl Client {
     }
 
     fn start_worker(&self) {
+        match HostEngine::find().filter(|_| self.0.may_share.get()) {
+            Some(engine) => spawn_local(self.clone().share(engine)),
+            None => self.start_own_worker(),
+        }
+    }
+
+    /// Takes a share of the host's engine, or starts one where the host has none.
+    async fn share(self, engine: HostEngine) {
+        let port = engine.ask().await.filter(|_| self.0.may_share.get());
+        let Some(port) = port else { return self.start_own_worker() };
+        let client = self.clone();
+        engine.on_lost(move || client.crashed("the engine that several views shared is gone"));
+        port.set_onmessage(Some(self.listener().unchecked_ref()));
+        self.0.channel.replace(Some(Channel::Shared(port)));
+    }
+
+    fn is_shared(&self) -> bool {
+        matches!(*self.0.channel.borrow(), Some(Channel::Shared(_)))
+    }
+
+    /// Has an engine of this page's own from now on; one that was shared is left, and with it its model.
+    fn stop_sharing(&self) {
+        self.0.may_share.set(false);
+        if !self.is_shared() {
+            return;
+        }
+        if let Some(channel) = self.0.channel.take() {
+            channel.end();
+        }
+        // What waits to be sent goes to the new one.
+        if self.0.is_ready.replace(false) {
+            self.fail_pending(&error("cancelled", "the view went over to an engine of its own"));
+        }
+        self.start_own_worker();
+    }
+
+    fn fail_pending(&self, report: &ErrorReport) {
+        let pending: Vec<Pending> = self.0.pending.borrow_mut().drain().map(|(_, pending)| pending).collect();
+        for pending in pending {
+            let _ = pending.answer.send(Err(report.clone()));
+        }
+    }
+
+    /// Hears what the worker says, for as long as the page lives.
+    fn listener(&self) -> JsValue {
+        let client = self.clone();
+        Closure::<dyn FnMut(MessageEvent)>::new(move |event: MessageEvent| {
+            if let Ok(event) = serde_wasm_bindgen::from_value::<Event>(event.data()) {
+                client.receive(event);
+            }
+        })
+        .into_js_value()
+    }
+
+    fn start_own_worker(&self) {
         let options = WorkerOptions::new();
         options.set_type(WorkerType::Module);
         // The version keeps a cached worker of another build from answering.
@@ -237,25 +352,22 @@ impl Client {
                 }));
             }
         };
-        let client = self.clone();
-        let on_message = Closure::<dyn FnMut(MessageEvent)>::new(move |event: MessageEvent| {
-            if let Ok(event) = serde_wasm_bindgen::from_value::<Event>(event.data()) {
-                client.receive(event);
-            }
-        });
-        worker.set_onmessage(Some(on_message.as_ref().unchecked_ref()));
-        on_message.forget();
+        worker.set_onmessage(Some(self.listener().unchecked_ref()));
         let client = self.clone();
         let on_error = Closure::<dyn FnMut(ErrorEvent)>::new(move |event: ErrorEvent| {
             client.crashed(&event.message());
         });
         worker.set_onerror(Some(on_error.as_ref().unchecked_ref()));
         on_error.forget();
-        self.0.worker.replace(Some(worker));
+        self.0.channel.replace(Some(Channel::Own(worker)));
     }
 
     fn receive(&self, event: Event) {
         match event {
+            // A page that was put on its host's page later may be of a newer build than the engine there.
+            Event::Ready { build, .. } if self.is_shared() && build != env!("CARGO_PKG_VERSION") => {
+                self.stop_sharing();
+            }
             Event::Ready { protocol, build } => {
                 if protocol != PROTOCOL {
                     let message = "the page and its worker are of different versions; reload the page";
@@ -300,8 +412,8 @@ impl Client {
     }
 
     fn crashed(&self, message: &str) {
-        if let Some(worker) = self.0.worker.take() {
-            worker.terminate();
+        if let Some(channel) = self.0.channel.take() {
+            channel.end();
         }
         self.0.is_ready.set(false);
         self.0.queue.borrow_mut().clear();
@@ -309,10 +421,7 @@ impl Client {
         self.0.n_crashes.set(n_crashes);
         let told = "the engine crashed and was started again; your prompt is kept";
         let report = ErrorReport { detail: Some(message.to_owned()), ..error("crashed", told) };
-        let pending: Vec<Pending> = self.0.pending.borrow_mut().drain().map(|(_, pending)| pending).collect();
-        for pending in pending {
-            let _ = pending.answer.send(Err(report.clone()));
-        }
+        self.fail_pending(&report);
         if n_crashes >= MAX_CRASHES_IN_A_ROW {
             let told = "the engine crashes again and again; reload the page, or try a shorter prompt or a smaller model";
             let dead = ErrorReport { recoverable: false, detail: report.detail, ..error("crashed", told) };
@@ -324,8 +433,8 @@ impl Client {
 
     fn post(&self, request: &Request) {
         let message = serde_wasm_bindgen::to_value(request).expect("requests are plain data");
-        if let Some(worker) = self.0.worker.borrow().as_ref() {
-            worker.post_message(&message).expect("plain data can be posted");
+        if let Some(channel) = self.0.channel.borrow().as_ref() {
+            channel.post(&message);
         }
     }
 
@@ -335,7 +444,8 @@ impl Client {
         call: Call,
         on_progress: Option<Box<dyn FnMut(Progress)>>,
     ) -> (u32, oneshot::Receiver<Answer>) {
-        let id = self.0.next_id.replace(self.0.next_id.get() + 1);
+        let id = self.0.last_id.get() + 1;
+        self.0.last_id.set(id);
         let (answer, receiver) = oneshot::channel();
         self.0.pending.borrow_mut().insert(id, Pending { answer, on_progress });
         let request = Request { id, call };
@@ -380,7 +490,7 @@ impl Client {
         let client = self.clone();
         let (id, receiver) = self.send(Call::View(view.request), None);
         self.0.view_id.set(id);
-        wasm_bindgen_futures::spawn_local(async move {
+        spawn_local(async move {
             let answer = match receiver.await {
                 Ok(Ok(Reply::View(found))) => Ok(*found),
                 Ok(Ok(_)) => Err(error("protocol", "the engine answered something else; reload the page")),
@@ -459,7 +569,7 @@ impl Client {
         };
         let share = async |part: usize, request: SweepRequest| {
             if part > 0 {
-                let helper = Self::start(|_| {});
+                let helper = Self::start_helper();
                 let answer = helper.help(&shares, request.clone(), &steering, tell(part)).await;
                 helper.end();
                 match answer {
@@ -542,8 +652,8 @@ impl Client {
 
     /// Ends the worker for good.
     fn end(&self) {
-        if let Some(worker) = self.0.worker.take() {
-            worker.terminate();
+        if let Some(channel) = self.0.channel.take() {
+            channel.end();
         }
     }
 
@@ -583,6 +693,10 @@ impl Client {
         timings: Option<Timings>,
         on_progress: impl FnMut(Progress) + 'static,
     ) -> Result<Loaded, ErrorReport> {
+        // A file that the reader opened has an address in this frame alone.
+        if source.urls.iter().any(|url| url.starts_with("blob:")) {
+            self.stop_sharing();
+        }
         // The newest load wins too.
         self.cancel_load();
         let model_id = source.id.clone();

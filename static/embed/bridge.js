@@ -4,6 +4,13 @@
 // Out: {headlight: 1, id, ok: true, value}         or {headlight: 1, id, ok: false, error: {code, message, recoverable, detail}}
 //      {headlight: 1, event, value}                resize {height}, hello, ready, state, view, error
 //
+// With ?engine=host the view computes on an engine that its parent shares among several views, where it gives one:
+// Out: {headlight: 1, event: "engine"}             the view begins to compute, or has lost its engine
+// In:  {headlight: 1, engine: "wait"}              one will come, or "none"
+//      {headlight: 1, engine: "here"}              with a port to it
+//      {headlight: 1, engine: "none"}              the view starts one of its own
+//      {headlight: 1, engine: "lost"}              the one that came is gone
+//
 // Whatever else arrives is not answered. Arguments are copied as JSON, so that no object of a stranger's gets in.
 (() => {
   "use strict";
@@ -84,6 +91,7 @@
     if (event.source !== host || (origins && !origins.has(event.origin))) return;
     const data = event.data;
     if (typeof data !== "object" || data === null || data.headlight !== 1) return;
+    if (typeof data.engine === "string") return engine.hear(data.engine, event.ports[0]);
     const { id } = data;
     if (!(Number.isSafeInteger(id) || (typeof id === "string" && id.length <= 64))) return;
     const origin = event.origin === "null" ? "*" : event.origin;
@@ -106,6 +114,34 @@
       nPending -= 1;
     }
   });
+
+  // What the page calls to get a port, null for none; `onlost` is the page's.
+  const ENGINE_WAIT_MS = 2000;
+  const engine = {
+    onlost: null,
+    resolve: null,
+    timer: 0,
+    ask() {
+      return new Promise((resolve) => {
+        engine.resolve = resolve;
+        // A parent that knows nothing of engines does not answer.
+        engine.timer = setTimeout(() => engine.settle(null), ENGINE_WAIT_MS);
+        tell("engine", null);
+      });
+    },
+    settle(port) {
+      clearTimeout(engine.timer);
+      engine.resolve?.(port);
+      engine.resolve = null;
+    },
+    hear(word, port) {
+      if (word === "wait") clearTimeout(engine.timer);
+      else if (word === "here" && engine.resolve && port) engine.settle(port);
+      else if (word === "none" || engine.resolve) engine.settle(null);
+      else if (word === "lost") engine.onlost?.();
+    },
+  };
+  if (new URLSearchParams(location.search).get("engine") === "host") window.headlightEngine = engine;
 
   // The height that the view wants; its host may give it.
   const measure = () => tell("resize", { height: Math.ceil(document.getElementById("app").getBoundingClientRect().height) });

@@ -20,6 +20,7 @@
 //   poster    a picture shown until the view begins, and in place of it where it cannot run
 //   timeout   seconds until a frame that does not answer is given up: 30 when left out
 //   downloads lets an assignment save its answers as files
+//   engine    "own": an engine for this view alone; left out: one for all views of the same Headlight on the page
 //
 // Events: headlight-ready (detail: the model), headlight-state (detail: the view as JSON), headlight-view (detail: the run's
 // report), headlight-error (detail: {code, message, recoverable, detail}).
@@ -29,7 +30,8 @@
 // for a click: call start() first.
 //
 // The frame is sandboxed: its scripts run in an origin of their own, without storage, and can reach neither this page nor
-// its cookies. Each view has an engine of its own: sandboxed frames can share none.
+// its cookies. Views share an engine: a model that several of them show is fetched and kept once, in one more frame, not seen,
+// which comes with the first view that computes and goes with the last.
 
 const PARTS = ["prompt", "tokens", "output", "ablation", "map", "pattern", "inspector", "plots", "lesson"];
 const METHODS = [
@@ -60,6 +62,86 @@ SHEET.replaceSync(STYLE);
 const headlightError = ({ code, message, recoverable = true, detail = null }) =>
   Object.assign(new Error(message), { code, recoverable, detail });
 
+/** The engine of every view of one Headlight on this page: a sandboxed frame that is not seen, with a worker in it. */
+class SharedEngine {
+  static #all = new Map();
+  static #WAIT_MS = 20_000;
+
+  /** The one behind the Headlight page at this address, if it was started. */
+  static at(page) {
+    return SharedEngine.#all.get(page);
+  }
+
+  static of(page) {
+    return SharedEngine.at(page) ?? new SharedEngine(page);
+  }
+
+  #page;
+  #frame = document.createElement("iframe");
+  #isReady = false;
+  #views = new Map();
+  #nextNumber = 1;
+  #timer = setTimeout(() => this.#end("none"), SharedEngine.#WAIT_MS);
+  #receive = ({ source, data }) => {
+    if (source !== this.#frame.contentWindow || data?.headlight !== 1) return;
+    if (data.event === "engine-lost") this.#end(this.#isReady ? "lost" : "none");
+    if (data.event !== "engine-ready" || this.#isReady) return;
+    this.#isReady = true;
+    clearTimeout(this.#timer);
+    for (const view of this.#views.values()) this.#give(view);
+  };
+
+  constructor(page) {
+    this.#page = page;
+    SharedEngine.#all.set(page, this);
+    window.addEventListener("message", this.#receive);
+    this.#frame.hidden = true;
+    this.#frame.title = "Headlight's engine";
+    this.#frame.setAttribute("sandbox", "allow-scripts");
+    this.#frame.src = new URL("embed/engine.html", page).href;
+    document.body.append(this.#frame);
+  }
+
+  /** Gives a view's window a port, now or as soon as the engine listens. */
+  connect(view, target) {
+    this.#disconnect(view);
+    const connection = { number: this.#nextNumber++, target };
+    this.#views.set(view, connection);
+    target.postMessage({ headlight: 1, engine: "wait" }, "*");
+    if (this.#isReady) this.#give(connection);
+  }
+
+  /** A view is gone, or begins anew. The engine goes with the last. */
+  leave(view) {
+    this.#disconnect(view);
+    if (this.#views.size === 0) this.#end();
+  }
+
+  #give({ number, target }) {
+    const { port1, port2 } = new MessageChannel();
+    this.#frame.contentWindow.postMessage({ headlight: 1, connect: number }, "*", [port1]);
+    target.postMessage({ headlight: 1, engine: "here" }, "*", [port2]);
+  }
+
+  #disconnect(view) {
+    const connection = this.#views.get(view);
+    if (!connection) return;
+    this.#views.delete(view);
+    this.#frame.contentWindow?.postMessage({ headlight: 1, disconnect: connection.number }, "*");
+  }
+
+  #end(word) {
+    clearTimeout(this.#timer);
+    SharedEngine.#all.delete(this.#page);
+    window.removeEventListener("message", this.#receive);
+    this.#frame.remove();
+    // Each then asks for another one, or starts its own.
+    const views = word ? [...this.#views.values()] : [];
+    this.#views.clear();
+    for (const { target } of views) target.postMessage({ headlight: 1, engine: word }, "*");
+  }
+}
+
 class HeadlightView extends HTMLElement {
   static observedAttributes = ["link", "src", "theme", "readonly", "title", ...PARTS];
 
@@ -70,6 +152,7 @@ class HeadlightView extends HTMLElement {
   #calls = new Map();
   #nextId = 1;
   #isLoaded = false;
+  #enginePage = null;
   #waiting = [];
   #receive = (event) => this.#take(event);
 
@@ -112,6 +195,10 @@ class HeadlightView extends HTMLElement {
     return this.getAttribute("start") === "click";
   }
 
+  get #sharesEngine() {
+    return this.getAttribute("engine") !== "own";
+  }
+
   get #page() {
     const page = new URL(this.getAttribute("src") || DEFAULT_PAGE, document.baseURI);
     if (page.protocol !== "https:" && page.protocol !== "http:") throw new TypeError("src is no web address");
@@ -140,6 +227,7 @@ class HeadlightView extends HTMLElement {
     if (this.hasAttribute("readonly") && this.getAttribute("readonly") !== "0") query.set("readonly", "1");
     const theme = this.getAttribute("theme");
     if (theme === "light" || theme === "dark") query.set("theme", theme);
+    if (this.#sharesEngine) query.set("engine", "host");
     // Who may steer it: this page. A page that is itself sandboxed has no origin to name.
     if (window.origin !== "null") query.set("origins", window.origin);
     page.search = query;
@@ -223,6 +311,7 @@ class HeadlightView extends HTMLElement {
   }
 
   #navigate() {
+    this.#leaveEngine();
     this.#isLoaded = false;
     this.#frame.src = this.#address;
     clearTimeout(this.#timer);
@@ -239,12 +328,24 @@ class HeadlightView extends HTMLElement {
   #end(error) {
     clearTimeout(this.#timer);
     this.#observer?.disconnect();
+    this.#leaveEngine();
     this.#frame?.remove();
     this.#frame = null;
     this.#isLoaded = false;
     const calls = [...this.#calls.values()];
     this.#calls.clear();
     for (const { reject } of [...calls, ...this.#waiting.splice(0)]) reject(headlightError(error));
+  }
+
+  #connectEngine() {
+    if (!this.#sharesEngine) return this.#frame.contentWindow.postMessage({ headlight: 1, engine: "none" }, "*");
+    this.#enginePage = this.#page.href;
+    SharedEngine.of(this.#enginePage).connect(this, this.#frame.contentWindow);
+  }
+
+  #leaveEngine() {
+    SharedEngine.at(this.#enginePage)?.leave(this);
+    this.#enginePage = null;
   }
 
   #dispatch(name, detail) {
@@ -293,6 +394,8 @@ class HeadlightView extends HTMLElement {
       for (const { resolve } of this.#waiting.splice(0)) resolve();
     } else if (name === "resize") {
       this.#resize(value?.height);
+    } else if (name === "engine") {
+      this.#connectEngine();
     } else if (EVENTS.has(name)) {
       this.#dispatch(name, value);
     }

@@ -561,6 +561,10 @@ library: Library,
  */
 repo: string | null, 
 /**
+ * Address of the folder with the very files that are loaded: config.json, tokenizer.json and model.safetensors.
+ */
+files: string | null, 
+/**
  * Whether the run is on NDIF.
  */
 remote: boolean, } & ({ "text": string } | { "ids": Array<number> });
@@ -1474,6 +1478,38 @@ url: string | null,
  */
 format: ModelFormat, };
 
+export type LinkedScores = { 
+/**
+ * The file's name.
+ */
+file: string, 
+/**
+ * The metric's name.
+ */
+metric: string, 
+/**
+ * Whether the numbers are effects, which are ranked by size.
+ */
+is_effect?: boolean, 
+/**
+ * sha256 of the weights that it was measured on, where the file says so.
+ */
+model_sha256?: string | null, 
+/**
+ * The numbers; none where the link would have become too long with them.
+ */
+rounded?: RoundedScores | null, };
+
+export type RoundedScores = { 
+/**
+ * Size of the largest number.
+ */
+most: number, 
+/**
+ * `[layer][head]`, thousandths of `most`, -1000 to 1000.
+ */
+thousandths: Array<Array<number>>, };
+
 export type Numbers = { 
 /**
  * The first digits of the weights' sha256.
@@ -1597,6 +1633,10 @@ bos: BosPolicy,
  * What colours the head map, such as `detector:induction`.
  */
 lens: string, 
+/**
+ * The scores of another program that colour it, under the lens `imported:0`.
+ */
+imported: LinkedScores | null, 
 /**
  * The head held.
  */

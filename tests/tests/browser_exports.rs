@@ -216,9 +216,69 @@ async fn pictures_and_tables_are_saved_as_shown_and_scores_of_others_become_a_le
             "{item}"
         );
     }
-    // No library loads an attention-only checkpoint: said in the menu.
-    click(&browser, "export-next-tokens").await?;
-    browser.wait_until(&format!("{} !== null", by_id("no-script")), SOON).await?;
+    // A script of the bundled model fetches its files from this very server.
+    let script = save(&browser, "next-tokens", "export-python-nnsight").await?;
+    let text = script["text"].as_str().unwrap_or_default();
+    let files = browser.eval("new URL('models/induction-2l', location.href).href").await?;
+    ensure!(text.contains(&format!("FILES = {files}")), "no {files} in {text}");
+    let served =
+        browser.eval(&format!("fetch({files} + '/config.json').then((response) => response.ok)")).await?;
+    ensure!(served == true, "nothing is served at {files}");
+    browser.close().await
+}
+
+/// Every view that a card has is in its menu, and each is a picture, pixels, a table and a report.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_view_is_saved_in_every_format() -> anyhow::Result<()> {
+    let browser = open(BrowserOptions::default()).await?;
+    click(&browser, "head-L1H0").await?;
+    click(&browser, "ablate").await?;
+    click(&browser, "attention-token-3").await?;
+    browser.wait_until(&format!("{} !== null", by_id("direct-effect")), SOON).await?;
+    click(&browser, "continue").await?;
+    browser.wait_until(&format!("{} !== null", by_id("continuation-after")), LONG).await?;
+    fill(&browser, "measure", "detector:induction", "change").await?;
+    let is_done = format!("{}.textContent.includes('Loss on the first copy')", by_id("detector"));
+    browser.wait_until(&is_done, LONG).await?;
+    let views = [
+        ("tokens", "tokens"),
+        ("next-tokens", "next-tokens"),
+        ("continuation", "continuation"),
+        ("continuation", "direct-effect"),
+        ("continuation", "random-heads"),
+        ("head-map", "head-map"),
+        ("head-map", "evidence"),
+        ("pattern", "pattern"),
+        ("pattern", "attention-from-token"),
+        ("pattern", "writes"),
+        ("pattern", "head-scores"),
+        ("along-prompt", "along-prompt"),
+        ("layers", "layers"),
+    ];
+    let run_controls = format!("{0} && ({0}.click(), true)", by_id("controls-run"));
+    browser.eval(&run_controls).await?;
+    browser.wait_until(&format!("{}.textContent.includes('random sets')", by_id("controls")), LONG).await?;
+    let run_lens = format!("{0} && ({0}.click(), true)", by_id("logitlens-run"));
+    browser.eval(&run_lens).await?;
+    browser.wait_until(&format!("{} !== null", by_id("logit-lens")), LONG).await?;
+    for (menu, view) in views {
+        let svg = save(&browser, menu, &format!("export-{view}-svg")).await?;
+        let drawn = parsed(&browser, &svg["text"]).await.with_context(|| view.to_owned())?;
+        ensure!(drawn["provenance"]["view"] == view && drawn["scripts"] == 0, "{view}: {drawn}");
+        let png = save(&browser, menu, &format!("export-{view}-png-1")).await?;
+        ensure!(png["width"] == drawn["width"] && png["height"] == drawn["height"], "{view}: {png}");
+        ensure!(png["colours"].as_u64().is_some_and(|n| n > 8), "{view}: an empty picture: {png}");
+        std::fs::write(
+            paths::artifacts().join(format!("figure-{view}.svg")),
+            svg["text"].as_str().unwrap_or_default(),
+        )?;
+        let csv = save(&browser, menu, &format!("export-{view}-csv")).await?;
+        ensure!(rows(&csv["text"]).len() > 1, "{view}: {csv}");
+        let json = save(&browser, menu, &format!("export-{view}-json")).await?;
+        let json: Value = serde_json::from_str(json["text"].as_str().unwrap_or_default())?;
+        ensure!(json["view"]["view"] == view, "{view}");
+        click(&browser, &format!("export-{menu}")).await?;
+    }
     browser.close().await
 }
 
@@ -255,7 +315,7 @@ async fn an_open_menu_stays_within_every_window() -> anyhow::Result<()> {
     for (width, height, dark) in [(1440, 900, false), (1024, 768, true), (390, 844, false), (390, 844, true)]
     {
         let browser = open(BrowserOptions { width, height, dark, ..BrowserOptions::DEFAULT }).await?;
-        for menu in ["head-map", "pattern", "next-tokens", "continuation"] {
+        for menu in ["head-map", "pattern", "next-tokens", "tokens", "continuation"] {
             click(&browser, &format!("export-{menu}")).await?;
             browser.wait_until(&format!("{} !== null", by_id("export-menu")), SOON).await?;
             let rect = format!("{}.getBoundingClientRect()", by_id("export-menu"));

@@ -2,10 +2,13 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 
 use anyhow::Context;
 use axum::Router;
+use axum::extract::Request;
 use axum::http::{HeaderName, HeaderValue, header};
+use axum::middleware::{self, Next};
 use tokio::net::TcpListener;
 use tower_http::services::ServeDir;
 use tower_http::set_header::SetResponseHeaderLayer;
@@ -23,7 +26,12 @@ pub struct Serving {
     pub policy: String,
     /// Which pages may read the files.
     pub readers: Readers,
+    /// Where every path that is asked for is noted, in order.
+    pub asked: Asked,
 }
+
+/// Paths that were asked for; clones share it.
+pub type Asked = Arc<Mutex<Vec<String>>>;
 
 /// Whose scripts may read what is served.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -51,6 +59,12 @@ pub async fn serve_dir(folder: &Path, serving: Serving) -> anyhow::Result<Socket
     };
     // Nothing is stale after a rebuild: the browser asks again each time.
     router = router.layer(set_header(header::CACHE_CONTROL, "no-cache"));
+    let asked = serving.asked;
+    router = router.layer(middleware::from_fn(move |request: Request, next: Next| {
+        let path = request.uri().path().to_owned();
+        asked.lock().expect("nobody panics while noting a path").push(path);
+        next.run(request)
+    }));
     if serving.readers == Readers::AnyOrigin {
         router = router.layer(set_header(header::ACCESS_CONTROL_ALLOW_ORIGIN, "*"));
     }

@@ -207,6 +207,11 @@ fn evidences() -> [(&'static str, Value); 4] {
     ]
 }
 
+/// Score against effect.
+const SCATTER: ViewKind = ViewKind::Scatter(Lens::Prompt(crate::view_model::measure::Measure(
+    headlight_core::detect::AttentionTarget::Induction,
+)));
+
 const PICTURES: [ViewKind; 14] = [
     ViewKind::Tokens,
     ViewKind::AttentionFrom,
@@ -220,9 +225,7 @@ const PICTURES: [ViewKind; 14] = [
     ViewKind::Writes,
     ViewKind::NextTokens,
     ViewKind::Along,
-    ViewKind::Scatter(Lens::Prompt(crate::view_model::measure::Measure(
-        headlight_core::detect::AttentionTarget::Induction,
-    ))),
+    SCATTER,
     ViewKind::Layers,
 ];
 
@@ -344,7 +347,7 @@ fn tables_read_back_to_the_same_numbers_and_tokens() {
     let (_, rows) = read(ViewKind::Along);
     assert_eq!(rows[0][4..], ["", ""], "the first token is foretold by nothing");
     assert_eq!(rows[2][3..], ["0.125", "0.2", "0.1"]);
-    assert_eq!(read(PICTURES[5]).1.len(), 6);
+    assert_eq!(read(SCATTER).1.len(), 6);
     assert_eq!(read(ViewKind::Layers).1[0][3], HOSTILE);
     assert_eq!(read(ViewKind::Writes).1[2][..2], ["own", "5"]);
     assert_eq!(read(ViewKind::Tokens).1[0], ["0", "1", HOSTILE, HOSTILE, "61"]);

@@ -223,7 +223,7 @@ pub fn labels<'a>(reports: impl Iterator<Item = &'a DetectReport>, head: HeadId)
 }
 
 #[cfg(test)]
-pub mod tests {
+pub(crate) mod tests {
     use super::*;
     use headlight_core::report::{DetectProvenance, DetectRequest, HeadScore, Provenance};
 

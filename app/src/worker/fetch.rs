@@ -6,6 +6,7 @@ use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::JsFuture;
 use web_sys::{Cache, ReadableStreamDefaultReader, Response};
 
+use super::RequestId;
 use super::cancel::Breather;
 use super::post::{self, Reporter};
 use crate::memory;
@@ -23,7 +24,7 @@ pub struct Fetched {
 }
 
 /// Fetches one address, relative to the worker's own.
-pub async fn download(id: u32, url: &str, size_bytes: Option<u64>) -> Result<Fetched, ErrorReport> {
+pub async fn download(id: RequestId, url: &str, size_bytes: Option<u64>) -> Result<Fetched, ErrorReport> {
     let failed =
         |why: String| post::error("download", &format!("nothing could be fetched from {url}: {why}"));
     let address = address(url).ok_or_else(|| failed("it is no address".to_owned()))?;
@@ -52,7 +53,7 @@ pub fn address(url: &str) -> Option<String> {
 
 /// Reads a response to its end, reporting progress.
 async fn read_body(
-    id: u32,
+    id: RequestId,
     response: &Response,
     stage: Stage,
     size_bytes: Option<u64>,
@@ -109,7 +110,7 @@ fn cache_key(sha256: &str) -> String {
 }
 
 /// Weights from the cache, if they are there.
-pub async fn read_cached(id: u32, sha256: &str) -> Result<Option<Fetched>, ErrorReport> {
+pub async fn read_cached(id: RequestId, sha256: &str) -> Result<Option<Fetched>, ErrorReport> {
     let Some(cache) = open_cache().await else { return Ok(None) };
     let Ok(found) = JsFuture::from(cache.match_with_str(&cache_key(sha256))).await else { return Ok(None) };
     if found.is_undefined() {

@@ -9,8 +9,8 @@ use headlight_core::error::Error;
 use super::cancel::Breather;
 use super::fetch::{self, Fetched};
 use super::post::{self, Reporter};
-use super::session::Session;
-use super::{cpu_name, now_ms};
+use super::session::{Origin, Session};
+use super::{RequestId, cpu_name, now_ms, shared};
 use crate::protocol::{
     BackendChoice, EngineReport, ErrorReport, FastTiming, ModelFormat, ModelSource, Reply, Stage, Timings,
 };
@@ -22,11 +22,15 @@ const LARGE_BYTES: usize = 64 << 20;
 /// Loads a model; the loaded one stays when this fails before unpacking.
 pub async fn load(
     session: &RefCell<Session>,
-    id: u32,
+    id: RequestId,
     source: ModelSource,
     backend: BackendChoice,
     timings: Option<Timings>,
 ) -> Result<Reply, ErrorReport> {
+    let _held = match shared::take_over(session, id, &source, backend).await? {
+        Ok(()) => return Ok(session.borrow().loaded().expect("a model was taken over")),
+        Err(held) => held,
+    };
     let mut cached = false;
     let mut cache_note = None;
     let mut n_bytes = 0;
@@ -54,15 +58,16 @@ pub async fn load(
         session.borrow_mut().clear();
     }
     let (engine, cpu, report) = engines(session, id, loading, backend, timings).await?;
-    let info = engine.info().clone();
-    session.borrow_mut().replace(source, engine, cpu);
-    Ok(Reply::Loaded { info, engine: report, cached, cache_note })
+    let origin = Origin { source, backend, report, cached, cache_note };
+    let mut session = session.borrow_mut();
+    session.replace(origin, engine, cpu);
+    Ok(session.loaded().expect("a model was loaded"))
 }
 
 /// The engine that is to answer, the same model on the CPU where that is another one, and why it is this one.
 async fn engines(
     session: &RefCell<Session>,
-    id: u32,
+    id: RequestId,
     loading: Loading,
     backend: BackendChoice,
     known: Option<Timings>,
@@ -173,7 +178,7 @@ async fn run_ms(engine: &Engine) -> Result<f64, ErrorReport> {
     Ok(now_ms() - start_ms)
 }
 
-async fn unpack(id: u32, mut loading: Loading) -> Result<Vec<Engine>, ErrorReport> {
+async fn unpack(id: RequestId, mut loading: Loading) -> Result<Vec<Engine>, ErrorReport> {
     let mut reporter = Reporter::new(id, Stage::Unpack);
     let mut breather = Breather::new(id);
     while !loading.step().map_err(|error| post::engine_error(&error))? {
@@ -184,7 +189,7 @@ async fn unpack(id: u32, mut loading: Loading) -> Result<Vec<Engine>, ErrorRepor
 }
 
 /// The first of the source's addresses that answers with the right bytes.
-async fn download_checked(id: u32, source: &ModelSource) -> Result<Fetched, ErrorReport> {
+async fn download_checked(id: RequestId, source: &ModelSource) -> Result<Fetched, ErrorReport> {
     let mut last_error = post::error("download", "the model names no address");
     for url in &source.urls {
         match fetch::download(id, url, source.size_bytes).await {
@@ -213,7 +218,7 @@ fn wrong_checksum(url: &str, source: &ModelSource, fetched: &Fetched) -> ErrorRe
     }
 }
 
-async fn open_folder(id: u32, source: &ModelSource) -> Result<Loading, ErrorReport> {
+async fn open_folder(id: RequestId, source: &ModelSource) -> Result<Loading, ErrorReport> {
     let folder = source.urls.first().map(String::as_str).unwrap_or_default();
     let file = async |name: &str| fetch::download(id, &format!("{folder}/{name}"), None).await;
     let config = file("config.json").await?;

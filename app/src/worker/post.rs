@@ -1,15 +1,46 @@
-//! What the worker says to the page.
+//! What the worker says to its pages, each over a connection of its own.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
+
+use web_sys::MessagePort;
+
+use super::RequestId;
 use super::cancel::paused_ms;
 use crate::protocol::{ErrorReport, Event, Progress, Stage};
 
-/// Sends an event.
+/// The connection of the page that started the worker, over the worker itself.
+pub const OWN: u32 = 0;
+
+thread_local! {
+    /// The other pages' ends.
+    static PORTS: RefCell<HashMap<u32, MessagePort>> = RefCell::default();
+}
+
+/// Another page listens at this port.
+pub fn open(connection: u32, port: MessagePort) {
+    PORTS.with_borrow_mut(|ports| ports.insert(connection, port));
+}
+
+/// The page is gone.
+pub fn close(connection: u32) {
+    if let Some(port) = PORTS.with_borrow_mut(|ports| ports.remove(&connection)) {
+        port.close();
+    }
+}
+
+/// Sends an event to a page; to one that is gone, nothing.
 ///
 /// # Panics
 /// When an event cannot be serialised or posted, which only our own bug can cause.
-pub fn event(event: &Event) {
+pub fn event(connection: u32, event: &Event) {
     let message = serde_wasm_bindgen::to_value(event).expect("events are plain data");
-    super::scope().post_message(&message).expect("plain data can be posted");
+    let posted = match connection {
+        OWN => super::scope().post_message(&message),
+        _ => PORTS
+            .with_borrow(|ports| ports.get(&connection).map_or(Ok(()), |port| port.post_message(&message))),
+    };
+    posted.expect("plain data can be posted");
 }
 
 /// An error that can be recovered from.
@@ -29,7 +60,7 @@ pub fn engine_error(error: &headlight_core::error::Error) -> ErrorReport {
 
 /// Reports the progress of one stage, at most every tenth of a second, and always its end.
 pub struct Reporter {
-    id: u32,
+    id: RequestId,
     stage: Stage,
     start_ms: f64,
     /// How long the request had been paused when the stage began, milliseconds.
@@ -39,7 +70,7 @@ pub struct Reporter {
 
 impl Reporter {
     /// A stage of request `id` begins.
-    pub fn new(id: u32, stage: Stage) -> Self {
+    pub fn new(id: RequestId, stage: Stage) -> Self {
         Self {
             id,
             stage,
@@ -69,7 +100,7 @@ impl Reporter {
         let elapsed_ms = self.elapsed_ms(now);
         let (scores, text) = partial();
         let progress = Progress { stage: self.stage, done, total, elapsed_ms, scores, preview: None, text };
-        event(&Event::Progress { id: self.id, progress });
+        event(self.id.connection, &Event::Progress { id: self.id.number, progress });
     }
     /// Time at work by `now_ms`: a pause tells nothing of how fast the work goes.
     pub fn elapsed_ms(&self, now_ms: f64) -> f64 {

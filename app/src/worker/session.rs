@@ -1,4 +1,4 @@
-//! The worker's state (one engine and its latest runs) and the answer to each call.
+//! A page's state in the worker (one engine and its latest runs) and the answer to each call.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -20,10 +20,10 @@ use wasm_bindgen::JsCast;
 
 use super::cancel::{self, Breather};
 use super::post::{self, Reporter};
-use super::{cpu_name, fetch, load, now_ms, within_ms};
+use super::{RequestId, cpu_name, fetch, load, now_ms, within_ms};
 use crate::protocol::{
-    Call, Comparison, EngineReport, ErrorReport, Event, ModelFormat, ModelSource, Reply, Stage, View,
-    ViewRequest,
+    BackendChoice, Call, Comparison, EngineReport, ErrorReport, Event, ModelFormat, ModelSource, Reply,
+    Stage, View, ViewRequest,
 };
 
 /// Runs that are kept, so that a click on another head or a toggled edit needs no new one.
@@ -37,12 +37,14 @@ const MAX_OPENING_MS: i32 = 30_000;
 /// Sweeps that are kept.
 const N_KEPT_SWEEPS: usize = 8;
 
-/// What the worker holds between requests.
+/// What the worker holds for a page between requests.
 #[derive(Default)]
 pub struct Session {
+    /// Whose it is.
+    connection: u32,
     engine: Option<Rc<Engine>>,
-    /// Where its model came from.
-    source: Option<ModelSource>,
+    /// How its model came to be there.
+    origin: Option<Origin>,
     /// The same model on the CPU, where `engine` is on a graphics device.
     cpu: Option<Rc<Engine>>,
     /// The graphics device, once it was opened.
@@ -51,7 +53,22 @@ pub struct Session {
     breaks_gpu: bool,
     runs: VecDeque<KeptRun>,
     sweeps: VecDeque<SweepReport>,
-    view_id: Option<u32>,
+    view_id: Option<RequestId>,
+}
+
+/// How a model came to be loaded.
+#[derive(Clone)]
+pub struct Origin {
+    /// Where its files are.
+    pub source: ModelSource,
+    /// Which engine was wished for.
+    pub backend: BackendChoice,
+    /// Which answers, and why.
+    pub report: EngineReport,
+    /// Whether this browser keeps its file.
+    pub cached: bool,
+    /// Why not, if it should.
+    pub cache_note: Option<String>,
 }
 
 #[derive(Clone)]
@@ -61,18 +78,43 @@ struct KeptRun {
 }
 
 impl Session {
+    /// Nothing, for a page's connection.
+    pub fn of(connection: u32) -> Self {
+        Self { connection, ..Self::default() }
+    }
+
     /// Lets go of the engine and of everything that it computed.
     pub fn clear(&mut self) {
         let (gpu, breaks_gpu) = (self.gpu.take(), self.breaks_gpu);
-        *self = Self { view_id: self.view_id, gpu, breaks_gpu, ..Self::default() };
+        *self = Self { view_id: self.view_id, gpu, breaks_gpu, ..Self::of(self.connection) };
     }
 
     /// Takes a new engine in place of the old, with the same model on the CPU where that is another one.
-    pub fn replace(&mut self, source: ModelSource, engine: Engine, cpu: Option<Engine>) {
+    pub fn replace(&mut self, origin: Origin, engine: Engine, cpu: Option<Engine>) {
         self.clear();
-        self.source = Some(source);
+        self.origin = Some(origin);
         self.engine = Some(Rc::new(engine));
         self.cpu = cpu.map(Rc::new);
+    }
+
+    /// Whether this is another page's session that holds this model for this engine.
+    pub fn has_loaded(&self, connection: u32, source: &ModelSource, backend: BackendChoice) -> bool {
+        let is_it = |origin: &Origin| origin.source == *source && origin.backend == backend;
+        self.connection != connection && self.engine.is_some() && self.origin.as_ref().is_some_and(is_it)
+    }
+
+    /// Takes over the model of another page.
+    pub fn adopt(&mut self, other: &Self) {
+        self.clear();
+        (self.engine, self.cpu, self.origin) =
+            (other.engine.clone(), other.cpu.clone(), other.origin.clone());
+    }
+
+    /// What is loaded, for the page.
+    pub fn loaded(&self) -> Option<Reply> {
+        let Origin { report, cached, cache_note, .. } = self.origin.clone()?;
+        let info = self.engine.as_ref()?.info().clone();
+        Some(Reply::Loaded { info, engine: report, cached, cache_note })
     }
 
     /// Puts the CPU in the place of `failed`, unless that has happened already; false when there is nothing to put there.
@@ -89,12 +131,12 @@ impl Session {
             timings: None,
             weight_bytes: cpu.weight_bytes() as u64,
         };
-        let source = self.source.take();
+        let origin = self.origin.take().map(|origin| Origin { report: report.clone(), ..origin });
         self.clear();
-        (self.engine, self.source) = (Some(cpu), source);
+        (self.engine, self.origin) = (Some(cpu), origin);
         // A device that failed once is not used again, unless somebody asks for it.
         self.gpu = None;
-        post::event(&Event::Engine(report));
+        post::event(self.connection, &Event::Engine(report));
         true
     }
 
@@ -104,7 +146,10 @@ impl Session {
 
     /// Where a script finds the files of a folder that came from the web.
     fn files(&self) -> Option<String> {
-        let source = self.source.as_ref().filter(|source| source.format == ModelFormat::Folder)?;
+        let source = &self.origin.as_ref()?.source;
+        if source.format != ModelFormat::Folder {
+            return None;
+        }
         fetch::address(source.urls.first()?).filter(|address| address.starts_with("http"))
     }
 
@@ -135,23 +180,24 @@ impl Session {
     }
 
     /// A newer view takes the place of the one under way.
-    fn begin_view(&mut self, id: u32) {
+    fn begin_view(&mut self, id: RequestId) {
         if let Some(older) = self.view_id.replace(id) {
             cancel::cancel(older);
+            cancel::prefer_no_longer(older);
         }
-        cancel::prefer(Some(id));
+        cancel::prefer(id);
     }
 
-    fn end_view(&mut self, id: u32) {
+    fn end_view(&mut self, id: RequestId) {
+        cancel::prefer_no_longer(id);
         if self.view_id == Some(id) {
             self.view_id = None;
-            cancel::prefer(None);
         }
     }
 }
 
 /// Answers one call. Where the graphics device fails, the CPU takes over and answers it afresh.
-pub async fn answer(session: &RefCell<Session>, id: u32, call: Call) -> Result<Reply, ErrorReport> {
+pub async fn answer(session: &RefCell<Session>, id: RequestId, call: Call) -> Result<Reply, ErrorReport> {
     let engine = session.borrow().engine.clone();
     let error = match answer_once(session, id, call.clone()).await {
         Err(error) if error.code.starts_with("device_") => error,
@@ -163,7 +209,7 @@ pub async fn answer(session: &RefCell<Session>, id: u32, call: Call) -> Result<R
     answer_once(session, id, call).await
 }
 
-async fn answer_once(session: &RefCell<Session>, id: u32, call: Call) -> Result<Reply, ErrorReport> {
+async fn answer_once(session: &RefCell<Session>, id: RequestId, call: Call) -> Result<Reply, ErrorReport> {
     match call {
         Call::Load { source, backend, timings } => load::load(session, id, source, backend, timings).await,
         Call::CachedModels(sources) => Ok(Reply::Cached(cached_ids(sources).await)),
@@ -276,14 +322,19 @@ async fn cached_ids(sources: Vec<ModelSource>) -> Vec<String> {
 }
 
 /// Runs a request to its end, letting the event loop run between steps.
-async fn run(engine: &Engine, id: u32, request: &RunRequest, want: Want) -> Result<RunOutcome, ErrorReport> {
+async fn run(
+    engine: &Engine,
+    id: RequestId,
+    request: &RunRequest,
+    want: Want,
+) -> Result<RunOutcome, ErrorReport> {
     run_from(engine, id, None, request, want).await
 }
 
 /// The same, from a clean run of the same prompt where that was kept whole.
 async fn run_from(
     engine: &Engine,
-    id: u32,
+    id: RequestId,
     clean: Option<Rc<RunOutcome>>,
     request: &RunRequest,
     want: Want,
@@ -300,7 +351,7 @@ async fn run_from(
 
 async fn pattern(
     engine: &Engine,
-    id: u32,
+    id: RequestId,
     request: &RunRequest,
     head: HeadId,
 ) -> Result<PatternReport, ErrorReport> {
@@ -309,7 +360,7 @@ async fn pattern(
     Ok(outcome.pattern(engine, head).expect("the pattern of this head was asked for"))
 }
 
-async fn view(session: &RefCell<Session>, id: u32, request: ViewRequest) -> Result<View, ErrorReport> {
+async fn view(session: &RefCell<Session>, id: RequestId, request: ViewRequest) -> Result<View, ErrorReport> {
     let start_ms = now_ms();
     let engine = session.borrow().engine()?;
     let (clean, edited) = runs(session, &engine, id, &request).await?;
@@ -332,7 +383,7 @@ async fn view(session: &RefCell<Session>, id: u32, request: ViewRequest) -> Resu
 async fn runs(
     session: &RefCell<Session>,
     engine: &Engine,
-    id: u32,
+    id: RequestId,
     request: &ViewRequest,
 ) -> Result<(Rc<RunOutcome>, Rc<RunOutcome>), ErrorReport> {
     let failed = |error: Error| post::engine_error(&error);
@@ -382,7 +433,7 @@ fn comparison(
 
 async fn effect(
     session: &RefCell<Session>,
-    id: u32,
+    id: RequestId,
     request: ViewRequest,
 ) -> Result<EffectReport, ErrorReport> {
     let engine = session.borrow().engine()?;
@@ -395,7 +446,7 @@ async fn effect(
 async fn kept_or_run(
     session: &RefCell<Session>,
     engine: &Engine,
-    id: u32,
+    id: RequestId,
     clean: Option<Rc<RunOutcome>>,
     request: &RunRequest,
     head: Option<HeadId>,
@@ -423,7 +474,12 @@ async fn kept_or_run(
 }
 
 /// Does a job to its end, letting the event loop run between steps and telling how far it is.
-async fn job<J: Job>(engine: &Engine, id: u32, stage: Stage, mut job: J) -> Result<J::Report, ErrorReport> {
+async fn job<J: Job>(
+    engine: &Engine,
+    id: RequestId,
+    stage: Stage,
+    mut job: J,
+) -> Result<J::Report, ErrorReport> {
     let failed = |error: Error| post::engine_error(&error);
     let mut reporter = Reporter::new(id, stage);
     let mut breather = Breather::new(id);
@@ -439,7 +495,7 @@ async fn job<J: Job>(engine: &Engine, id: u32, stage: Stage, mut job: J) -> Resu
 /// A sweep, kept or new: the same request on the same model gives the same numbers.
 async fn sweep(
     session: &RefCell<Session>,
-    id: u32,
+    id: RequestId,
     request: SweepRequest,
 ) -> Result<SweepReport, ErrorReport> {
     let engine = session.borrow().engine()?;
@@ -457,7 +513,7 @@ async fn sweep(
 
 async fn bench(
     engine: &Engine,
-    id: u32,
+    id: RequestId,
     prefill: &[usize],
     repeats: usize,
 ) -> Result<BenchReport, ErrorReport> {

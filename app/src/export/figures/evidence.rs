@@ -18,6 +18,8 @@ use crate::view_model::token_text;
 /// A cell of the grid of recall, and the room for its depths.
 const CELL: (f32, f32) = (58.0, 26.0);
 const LEFT: f32 = 64.0;
+/// A list of rates, three of which stand side by side.
+const RATES: BarList = BarList { width: 300.0, label: 104.0, numbers: 84.0, is_signed: false };
 /// Shade of the answer in the text.
 const ANSWER: f32 = 0.3;
 
@@ -75,7 +77,7 @@ fn class_lists(theme: Theme, classes: &[ClassEvidence]) -> Drawing {
         ("Same item", |class| class.copy_rate),
         ("Predecessor", |class| class.predecessor_rate),
     ];
-    let step = BarList::TOKENS.width + GAP;
+    let step = RATES.width + GAP;
     let mut drawing = Drawing::new(theme, 3.0 * step - GAP, 0.0);
     let mut top = 0.0_f32;
     for (index, (title, rate)) in rates.into_iter().enumerate() {
@@ -84,7 +86,7 @@ fn class_lists(theme: Theme, classes: &[ClassEvidence]) -> Drawing {
             Bar::of_share(class.class.clone(), number, rate(class))
         };
         let bars: Vec<Bar> = classes.iter().map(bar).collect();
-        let end = BarList::TOKENS.draw(&mut drawing, (index as f32 * step, 0.0), title, &bars);
+        let end = RATES.draw(&mut drawing, (index as f32 * step, 0.0), title, &bars);
         top = top.max(end);
     }
     for class in classes {
