@@ -94,8 +94,7 @@ async fn the_page_measures_the_machine_when_asked() -> anyhow::Result<()> {
 /// Cells of the map with a number, and those whose number is in fast precision.
 async fn cells(browser: &Browser) -> anyhow::Result<(u64, u64)> {
     let count = |selector: &str| format!("document.querySelectorAll('{selector}').length");
-    let counts =
-        browser.eval(&format!("[{}, {}]", count(".cell[data-score]"), count(".cell-fast"))).await?;
+    let counts = browser.eval(&format!("[{}, {}]", count(".cell[data-score]"), count(".cell-fast"))).await?;
     Ok((counts[0].as_u64().unwrap_or_default(), counts[1].as_u64().unwrap_or_default()))
 }
 
@@ -114,7 +113,9 @@ async fn a_long_sweep_shows_fast_numbers_first_and_ends_with_exact_ones() -> any
     let text = "On Monday Zorbax met Quill Mandrik. On Tuesday Zorbax met Quill";
     type_prompt(&browser, text).await?;
     let measure = by_id("measure");
-    let choose = format!("{measure}.value = 'effect:sweep', {measure}.dispatchEvent(new Event('change', {{bubbles: true}}))");
+    let choose = format!(
+        "{measure}.value = 'effect:sweep', {measure}.dispatchEvent(new Event('change', {{bubbles: true}}))"
+    );
     browser.eval(&choose).await?;
     browser.wait_until(&format!("!!{}", by_id("fast-first")), LONG).await?;
     let told = text_of(&browser, "lab").await?;
@@ -141,9 +142,8 @@ async fn a_long_sweep_shows_fast_numbers_first_and_ends_with_exact_ones() -> any
     let request = json!({"text": text, "layers": [16], "n_workers": 1, "precision": "fast"});
     let fast = browser.eval(&format!("headlight.sweep({request})")).await?;
     ensure!(fast["provenance"]["engine"] == "cpu-fast-i16", "{}", fast["provenance"]);
-    let pairs = (0..9).filter_map(|head| {
-        Some((fast["effects"][16][head].as_f64()?, exact["effects"][16][head].as_f64()?))
-    });
+    let pairs = (0..9)
+        .filter_map(|head| Some((fast["effects"][16][head].as_f64()?, exact["effects"][16][head].as_f64()?)));
     let difference = pairs.map(|(fast, exact)| (fast - exact).abs()).fold(0.0, f64::max);
     ensure!(difference > 0.0 && difference < 5e-3, "effects differ by {difference}");
     browser.close().await

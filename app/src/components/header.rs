@@ -51,9 +51,10 @@ pub fn EngineBadge() -> impl IntoView {
     let title = move || match worker.get() {
         WorkerState::Ready { build } => {
             let EngineReport { name, why, timings, .. } = engine.get();
-            let fast = timings.and_then(|timings| timings.fast_speedup()).map_or_else(String::new, |speedup| {
-                format!(" Fast precision is {speedup:.1} times as quick here: long sweeps show it first.")
-            });
+            let fast =
+                timings.and_then(|timings| timings.fast_speedup()).map_or_else(String::new, |speedup| {
+                    format!(" Fast precision is {speedup:.1} times as quick here: long sweeps show it first.")
+                });
             format!(
                 "Engine {name}, build {build}: {why}.{fast} Everything runs in this browser; nothing is uploaded."
             )

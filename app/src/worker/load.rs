@@ -128,7 +128,7 @@ async fn engines(
 
 /// The CPU as the engine that answers; finds out what its `fast` precision does, unless that is known.
 async fn on_cpu(
-    id: u32,
+    id: RequestId,
     cpu: Engine,
     why: String,
     known: Option<Timings>,
