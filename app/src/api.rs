@@ -194,17 +194,23 @@ pub fn install(client: &Client, host: Host) {
         };
     }
     request!("run", Run);
-    request!("detect", Detect);
-    method(&api, "sweep", client, async |client, args: JsValue, _| {
-        // Of the page, not of the request, which is strict about what it knows.
-        let n_workers = Reflect::get(&args, &"n_workers".into()).ok().and_then(|n| n.as_f64());
-        let n_workers = n_workers.map(|n_workers| n_workers as usize);
-        let manner = Manner { n_workers, is_fast_first: false };
-        match client.begin_job(Call::Sweep(read(args)?), manner, Box::new(|_| {})).1.await? {
-            Reply::Sweep(report) => Ok(report),
-            _ => Err(unexpected()),
-        }
-    });
+    /// The same of what several workers can share.
+    macro_rules! shared {
+        ($name:literal, $call:ident) => {
+            method(&api, $name, client, async |client, args: JsValue, _| {
+                // Of the page, not of the request, which is strict about what it knows.
+                let n_workers = Reflect::get(&args, &"n_workers".into()).ok().and_then(|n| n.as_f64());
+                let n_workers = n_workers.map(|n_workers| n_workers as usize);
+                let manner = Manner { n_workers, is_fast_first: false };
+                match client.begin_job(Call::$call(read(args)?), manner, Box::new(|_| {})).1.await? {
+                    Reply::$call(report) => Ok(report),
+                    _ => Err(unexpected()),
+                }
+            });
+        };
+    }
+    shared!("detect", Detect);
+    shared!("sweep", Sweep);
     request!("dla", Dla);
     request!("lens", Lens);
     request!("ov", Ov);

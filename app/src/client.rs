@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use futures::channel::oneshot;
 use headlight_core::backend::Precision;
-use headlight_core::report::{ModelInfo, SweepReport, SweepRequest};
+use headlight_core::report::{DetectReport, DetectRequest, ModelInfo, SweepRequest};
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::{JsFuture, spawn_local};
 use web_sys::{ErrorEvent, MessageEvent, MessagePort, Worker, WorkerOptions, WorkerType};
@@ -17,7 +17,9 @@ use crate::protocol::{
     BackendChoice, Call, EngineReport, ErrorReport, Event, ModelSource, PROTOCOL, Progress, Reply, Request,
     Timings, View, ViewRequest,
 };
-use crate::sharing::{Machine, Together, helper_lost, is_long, largest_first, n_workers, parts, whole};
+use crate::sharing::{
+    Machine, Together, draws_of, helper_lost, is_long, largest_first, n_detectors, n_sweepers, parts, whole,
+};
 
 /// Where the worker's entry is, relative to the page.
 const WORKER_URL: &str = "./worker/start.js";
@@ -179,6 +181,10 @@ fn error(code: &str, message: &str) -> ErrorReport {
     ErrorReport { code: code.to_owned(), message: message.to_owned(), recoverable: true, detail: None }
 }
 
+fn unexpected() -> ErrorReport {
+    error("protocol", "the engine answered something else; reload the page")
+}
+
 /// How a long request is to be done.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Manner {
@@ -188,14 +194,20 @@ pub struct Manner {
     pub is_fast_first: bool,
 }
 
-/// The parts of a sweep, and the model that they are done on.
+/// The parts of a long request, and the model that they are done on.
 struct Shares {
     source: ModelSource,
     timings: Option<Timings>,
-    parts: Vec<SweepRequest>,
-    is_fast_first: bool,
-    /// Edits in all of them.
-    n_edits: u64,
+    parts: Vec<Part>,
+    /// What all of them amount to, where that is known before they have begun.
+    n_all: Option<u64>,
+}
+
+/// One worker's part.
+#[derive(Clone)]
+enum Part {
+    Sweep { request: SweepRequest, is_fast_first: bool },
+    Draws(DetectRequest),
 }
 
 /// What the user does to a request, for every worker that has a share in it, those that come later too.
@@ -493,7 +505,7 @@ impl Client {
         spawn_local(async move {
             let answer = match receiver.await {
                 Ok(Ok(Reply::View(found))) => Ok(*found),
-                Ok(Ok(_)) => Err(error("protocol", "the engine answered something else; reload the page")),
+                Ok(Ok(_)) => Err(unexpected()),
                 Ok(Err(error)) => Err(error),
                 Err(_) => Err(error("crashed", "the engine was restarted; try again")),
             };
@@ -515,15 +527,8 @@ impl Client {
         let steering = Steering::default();
         let (client, steered) = (self.clone(), steering.clone());
         // Begun now, not when first polled: the order of requests is that of the calls.
-        let shared = match &call {
-            Call::Sweep(request) => client.shares_of(request, manner).map(|shares| (request.clone(), shares)),
-            _ => None,
-        };
-        let work = match shared {
-            Some((request, shares)) => {
-                let sweep = client.shared_sweep(request, shares, steered, on_progress);
-                futures::future::Either::Left(sweep)
-            }
+        let work = match client.shares_of(&call, manner) {
+            Some(shares) => futures::future::Either::Left(client.shared(call, shares, steered, on_progress)),
             None => {
                 let (id, answer) = client.begin(call, on_progress);
                 steered.add(&client, id);
@@ -533,98 +538,145 @@ impl Client {
         (steering, work)
     }
 
-    /// How a sweep is shared, where that is worth it.
-    fn shares_of(&self, request: &SweepRequest, manner: Manner) -> Option<Shares> {
+    /// How a request is shared, where it can be and that is worth it.
+    fn shares_of(&self, call: &Call, manner: Manner) -> Option<Shares> {
         let (source, info, engine) = self.0.loaded.borrow().clone()?;
-        // Workers share a sweep on the CPU; a graphics device has no use for them.
+        // Workers share work on the CPU; a graphics device has no use for them.
         let n_wanted = manner.n_workers.or(engine.is_gpu.then_some(1));
-        let n_workers = n_wanted.unwrap_or_else(|| n_workers(machine(), &info, engine.weight_bytes, request));
-        let is_quicker =
-            !engine.is_gpu && engine.timings.and_then(|timings| timings.fast_speedup()).is_some();
-        let is_fast_first =
-            manner.is_fast_first && is_quicker && request.precision.is_exact() && is_long(&info, request);
-        let n_heads = request.spec.layers.as_ref().map_or(info.n_layers, Vec::len) * info.n_heads;
-        let n_edits = n_heads as u64 * if is_fast_first { 2 } else { 1 };
-        let parts = parts(request, info.n_layers, n_workers.clamp(1, info.n_layers));
-        let shares = Shares { source, timings: engine.timings, parts, is_fast_first, n_edits };
-        (shares.parts.len() > 1 || is_fast_first).then_some(shares)
+        let (parts, n_all) = match call {
+            Call::Sweep(request) => {
+                let n_borne = || n_sweepers(machine(), &info, engine.weight_bytes, request);
+                let n_workers = n_wanted.unwrap_or_else(n_borne).clamp(1, info.n_layers);
+                let is_quicker = engine.timings.is_some_and(|timings| timings.fast_speedup().is_some());
+                let is_fast_first = manner.is_fast_first
+                    && is_quicker
+                    && !engine.is_gpu
+                    && request.precision.is_exact()
+                    && is_long(&info, request);
+                let n_heads = request.spec.layers.as_ref().map_or(info.n_layers, Vec::len) * info.n_heads;
+                let n_edits = n_heads as u64 * if is_fast_first { 2 } else { 1 };
+                let parts = parts(request, info.n_layers, n_workers).into_iter();
+                let parts: Vec<_> = parts.map(|request| Part::Sweep { request, is_fast_first }).collect();
+                if parts.len() == 1 && !is_fast_first {
+                    return None;
+                }
+                (parts, Some(n_edits))
+            }
+            Call::Detect(request) => {
+                let n_borne = || n_detectors(machine(), &info, engine.weight_bytes, request);
+                let parts = draws_of(request, n_wanted.unwrap_or_else(n_borne));
+                if parts.len() == 1 {
+                    return None;
+                }
+                (parts.into_iter().map(Part::Draws).collect(), None)
+            }
+            _ => return None,
+        };
+        Some(Shares { source, timings: engine.timings, parts, n_all })
     }
 
-    async fn shared_sweep(
+    async fn shared(
         self,
-        request: SweepRequest,
+        call: Call,
         shares: Shares,
         steering: Steering,
         on_progress: Box<dyn FnMut(Progress)>,
     ) -> Answer {
         let together = Rc::new(RefCell::new(Together::new(shares.parts.len())));
         let on_progress = Rc::new(RefCell::new(on_progress));
-        let n_edits = shares.n_edits;
+        let n_all = shares.n_all;
         let tell = |part: usize| {
             let (together, on_progress) = (Rc::clone(&together), Rc::clone(&on_progress));
             move |progress| {
-                let sum = together.borrow_mut().take(part, progress, n_edits);
+                let sum = together.borrow_mut().take(part, progress, n_all);
                 (on_progress.borrow_mut())(sum);
             }
         };
-        let share = async |part: usize, request: SweepRequest| {
-            if part > 0 {
+        let share = async |index: usize, part: Part| {
+            if index > 0 {
                 let helper = Self::start_helper();
-                let answer = helper.help(&shares, request.clone(), &steering, tell(part)).await;
+                let answer = helper.help(&shares, part.clone(), &steering, tell(index)).await;
                 helper.end();
                 match answer {
                     Err(error) if error.code != "cancelled" => {
-                        together.borrow_mut().restart(part);
+                        together.borrow_mut().restart(index);
                         self.tell(ClientEvent::HelperLost(helper_lost(error)));
                     }
                     answer => return answer,
                 }
             }
             // A helper that could not load or was killed leaves its share to this worker.
-            self.sweep(request, shares.is_fast_first, &steering, tell(part)).await
+            self.do_part(part, &steering, tell(index)).await
         };
-        let parts = shares.parts.iter().cloned().enumerate().map(|(part, request)| share(part, request));
-        let mut reports = Vec::new();
+        let parts = shares.parts.iter().cloned().enumerate().map(|(index, part)| share(index, part));
+        let (mut sweeps, mut detections) = (Vec::new(), Vec::new());
         for answer in futures::future::join_all(parts).await {
-            reports.push(answer?);
+            match answer? {
+                Reply::Sweep(report) => sweeps.push(*report),
+                Reply::Detect(report) => detections.push(*report),
+                _ => return Err(unexpected()),
+            }
         }
-        Ok(Reply::Sweep(Box::new(whole(request, reports))))
+        match call {
+            Call::Sweep(request) => Ok(Reply::Sweep(Box::new(whole(request, sweeps)))),
+            Call::Detect(request) => {
+                let report = DetectReport::whole(request, detections).ok_or_else(unexpected)?;
+                Ok(Reply::Detect(Box::new(report)))
+            }
+            _ => Err(unexpected()),
+        }
     }
 
-    /// Loads a model and does a part of a sweep on it.
+    /// Loads a model and does a part on it.
     async fn help(
         &self,
         shares: &Shares,
-        request: SweepRequest,
+        part: Part,
         steering: &Steering,
         on_progress: impl Fn(Progress) + Clone + 'static,
-    ) -> Result<SweepReport, ErrorReport> {
+    ) -> Answer {
         self.load(shares.source.clone(), BackendChoice::Cpu, shares.timings, |_| {}).await?;
-        self.sweep(request, shares.is_fast_first, steering, on_progress).await
+        self.do_part(part, steering, on_progress).await
     }
 
-    /// A part of a sweep on this worker: where numbers in `fast` precision are to come first, those, and then the exact ones from the
-    /// layer with the largest effect on.
-    async fn sweep(
+    async fn do_part(
         &self,
-        request: SweepRequest,
-        is_fast_first: bool,
+        part: Part,
         steering: &Steering,
         on_progress: impl Fn(Progress) + Clone + 'static,
-    ) -> Result<SweepReport, ErrorReport> {
-        if !is_fast_first {
-            return self.steered_sweep(request, steering, on_progress).await;
+    ) -> Answer {
+        match part {
+            Part::Sweep { request, is_fast_first: false } => {
+                self.steered(Call::Sweep(request), steering, on_progress).await
+            }
+            Part::Sweep { request, .. } => self.sweep_fast_first(request, steering, on_progress).await,
+            // Means over some of the draws are not those over all of them.
+            Part::Draws(request) => {
+                let tell = move |progress| on_progress(Progress { scores: None, ..progress });
+                self.steered(Call::Detect(request), steering, tell).await
+            }
         }
+    }
+
+    /// A part of a sweep on this worker: numbers in `fast` precision, and then the exact ones from the layer with the largest effect
+    /// on.
+    async fn sweep_fast_first(
+        &self,
+        request: SweepRequest,
+        steering: &Steering,
+        on_progress: impl Fn(Progress) + Clone + 'static,
+    ) -> Answer {
         let before = Rc::new(Cell::new((0, 0.0)));
         let (tell, last) = (on_progress.clone(), Rc::clone(&before));
         let fast = SweepRequest { precision: Precision::Fast, ..request.clone() };
-        let fast = self.steered_sweep(fast, steering, move |progress| {
+        let fast = self.steered(Call::Sweep(fast), steering, move |progress| {
             last.set((progress.done, progress.elapsed_ms));
             tell(Progress { preview: progress.scores, scores: None, ..progress });
         });
-        let preview = fast.await?.effects;
-        let exact = largest_first(request, &preview);
-        let exact = self.steered_sweep(exact, steering, move |progress| {
+        let Reply::Sweep(fast) = fast.await? else { return Err(unexpected()) };
+        let preview = fast.effects;
+        let exact = Call::Sweep(largest_first(request, &preview));
+        let exact = self.steered(exact, steering, move |progress| {
             let (done, elapsed_ms) = before.get();
             on_progress(Progress {
                 done: done + progress.done,
@@ -636,18 +688,15 @@ impl Client {
         exact.await
     }
 
-    async fn steered_sweep(
+    async fn steered(
         &self,
-        request: SweepRequest,
+        call: Call,
         steering: &Steering,
         on_progress: impl FnMut(Progress) + 'static,
-    ) -> Result<SweepReport, ErrorReport> {
-        let (id, answer) = self.begin(Call::Sweep(request), Box::new(on_progress));
+    ) -> Answer {
+        let (id, answer) = self.begin(call, Box::new(on_progress));
         steering.add(self, id);
-        match answer.await? {
-            Reply::Sweep(report) => Ok(*report),
-            _ => Err(error("protocol", "the engine answered something else; reload the page")),
-        }
+        answer.await
     }
 
     /// Ends the worker for good.
@@ -708,7 +757,7 @@ impl Client {
                 self.0.loaded.replace(Some((source, info.clone(), engine.clone())));
                 Ok(Loaded { info, engine, cached, cache_note })
             }
-            Ok(Ok(_)) => Err(error("protocol", "the engine answered something else; reload the page")),
+            Ok(Ok(_)) => Err(unexpected()),
             Ok(Err(error)) => Err(error),
             Err(_) => Err(error("crashed", "the engine was restarted; try again")),
         };

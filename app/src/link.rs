@@ -317,6 +317,9 @@ impl Link {
         if !value.is_object() {
             return Err(LinkError::Unreadable("a view is an object".to_owned()));
         }
+        if let Some(number) = too_large(&value) {
+            return Err(LinkError::Unreadable(format!("{number} is no number that a view can have")));
+        }
         let link: Self =
             serde_json::from_value(value).map_err(|error| LinkError::Unreadable(error.to_string()))?;
         link.lesson.as_ref().map_or(Ok(()), Lesson::check).map_err(LinkError::Unreadable)?;
@@ -375,5 +378,15 @@ fn without_defaults(value: Value, defaults: &Value) -> Value {
 
 #[cfg(test)]
 mod builders;
+/// A number in it that would become infinite as f32, which JSON cannot write.
+fn too_large(value: &Value) -> Option<f64> {
+    match value {
+        Value::Number(number) => number.as_f64().filter(|number| number.abs() > f64::from(f32::MAX)),
+        Value::Array(values) => values.iter().find_map(too_large),
+        Value::Object(fields) => fields.values().find_map(too_large),
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests;

@@ -1,8 +1,9 @@
-//! A sweep over several workers, in `fast` precision first: how many are worth starting, who does which layers, in which order, and
-//! how their parts become one report again. Plain data; the workers themselves are `client`'s.
+//! Sweeps and detectors over several workers: how many are worth starting, who does which layers or draws, in which order (a sweep
+//! perhaps in `fast` precision first), and how their parts become one report again. Plain data; the workers themselves are
+//! `client`'s.
 
 use headlight_core::ablate::sweep::Targets;
-use headlight_core::report::{ModelInfo, SweepReport, SweepRequest};
+use headlight_core::report::{DetectRequest, ModelInfo, SweepReport, SweepRequest};
 
 use crate::protocol::{ErrorReport, Progress};
 
@@ -10,6 +11,8 @@ use crate::protocol::{ErrorReport, Progress};
 pub const MIN_SWEPT_PARAMS: usize = 20_000_000;
 /// Edits at so few positions cost little more than one pass.
 const MIN_POSITIONS: usize = 16;
+/// Fewer draws are read before another worker has loaded its model.
+const MIN_DRAWS: usize = 8;
 /// More workers would wait for memory rather than for arithmetic.
 const MAX_WORKERS: usize = 4;
 /// The part of the machine's memory that further copies of the weights may take.
@@ -33,18 +36,36 @@ pub fn is_long(model: &ModelInfo, request: &SweepRequest) -> bool {
     model.n_params >= MIN_SWEPT_PARAMS && spec.targets == Targets::Heads && n_positions >= MIN_POSITIONS
 }
 
-/// Workers for a sweep, the one that is there included; `weight_bytes` is what another copy of the weights takes.
-pub fn n_workers(machine: Machine, model: &ModelInfo, weight_bytes: u64, request: &SweepRequest) -> usize {
-    if !is_long(model, request) {
-        return 1;
-    }
-    let spec = &request.spec;
+/// Workers that a machine bears, the one that is there included; `weight_bytes` is what another copy of the weights takes.
+fn n_borne(machine: Machine, weight_bytes: u64) -> usize {
     let memory_bytes = machine.memory_gib.unwrap_or(UNTOLD_MEMORY_GIB) * (1u64 << 30) as f64;
     // A worker that loads a model holds its file as well.
     let copy_bytes = (2 * weight_bytes.max(1)) as f64;
     let n_copies = (memory_bytes * MEMORY_SHARE / copy_bytes) as usize;
-    let n_layers = spec.layers.as_ref().map_or(model.n_layers, Vec::len);
-    machine.n_cores.min(1 + n_copies).min(MAX_WORKERS).min(n_layers).max(1)
+    machine.n_cores.min(1 + n_copies).clamp(1, MAX_WORKERS)
+}
+
+/// Workers for a sweep.
+pub fn n_sweepers(machine: Machine, model: &ModelInfo, weight_bytes: u64, request: &SweepRequest) -> usize {
+    let n_layers = request.spec.layers.as_ref().map_or(model.n_layers, Vec::len);
+    if is_long(model, request) { n_borne(machine, weight_bytes).min(n_layers.max(1)) } else { 1 }
+}
+
+/// Workers for a detector.
+pub fn n_detectors(machine: Machine, model: &ModelInfo, weight_bytes: u64, request: &DetectRequest) -> usize {
+    let n_draws = request.n_draws().filter(|_| model.n_params >= MIN_SWEPT_PARAMS).unwrap_or(0);
+    n_borne(machine, weight_bytes).min(n_draws / MIN_DRAWS).max(1)
+}
+
+/// The detector in parts: as many draws for each worker, as far as that goes. A part of it alone is not divided further.
+pub fn draws_of(request: &DetectRequest, n_workers: usize) -> Vec<DetectRequest> {
+    let n_draws = request.n_draws().filter(|_| request.draws.is_none());
+    let (Some(n_draws), true) = (n_draws, n_workers > 1) else { return vec![request.clone()] };
+    let n_workers = n_workers.min(n_draws);
+    let bound = |worker: usize| worker * n_draws / n_workers;
+    let part =
+        |worker: usize| DetectRequest { draws: Some(bound(worker)..bound(worker + 1)), ..request.clone() };
+    (0..n_workers).map(part).collect()
 }
 
 /// The sweep in parts. A layer costs what lies above it, so neighbours go to different workers.
@@ -122,8 +143,8 @@ impl Together {
         self.0[part] = None;
     }
 
-    /// Takes in what one part says, and gives the sum; `n_all` is the number of edits of all parts.
-    pub fn take(&mut self, part: usize, progress: Progress, n_all: u64) -> Progress {
+    /// Takes in what one part says, and gives the sum; `n_all` is the amount of all parts, where it is known before all have begun.
+    pub fn take(&mut self, part: usize, progress: Progress, n_all: Option<u64>) -> Progress {
         self.0[part] = Some(progress.clone());
         let known = || self.0.iter().flatten();
         let table = |of: fn(&Progress) -> Option<&Vec<Vec<f32>>>| {
@@ -133,7 +154,7 @@ impl Together {
         };
         Progress {
             done: known().map(|part| part.done).sum(),
-            total: Some(n_all),
+            total: n_all.or_else(|| self.0.iter().map(|part| part.as_ref()?.total).sum()),
             elapsed_ms: known().map(|part| part.elapsed_ms).fold(0.0, f64::max),
             scores: table(|part| part.scores.as_ref()),
             preview: table(|part| part.preview.as_ref()),
@@ -169,20 +190,20 @@ mod tests {
         // As its 4-bit weights take.
         const BYTES: u64 = 112_000_000;
         let workers =
-            |n_cores, memory_gib| n_workers(machine(n_cores, memory_gib), &smollm2, BYTES, &request());
+            |n_cores, memory_gib| n_sweepers(machine(n_cores, memory_gib), &smollm2, BYTES, &request());
         assert_eq!(workers(2, Some(8.0)), 2);
         assert_eq!(workers(64, Some(8.0)), 4);
         assert_eq!(workers(8, Some(1.0)), 2);
         assert_eq!(workers(8, Some(0.5)), 1);
         assert_eq!(workers(8, None), 4);
         assert_eq!(workers(0, None), 1);
-        assert_eq!(n_workers(machine(8, Some(8.0)), &info(), 1, &request()), 1, "a small model");
+        assert_eq!(n_sweepers(machine(8, Some(8.0)), &info(), 1, &request()), 1, "a small model");
         let mut last = request();
         last.spec.edit_positions = Some(vec![7]);
-        assert_eq!(n_workers(machine(8, Some(8.0)), &smollm2, BYTES, &last), 1, "one position");
+        assert_eq!(n_sweepers(machine(8, Some(8.0)), &smollm2, BYTES, &last), 1, "one position");
         let mut sets = request();
         sets.spec.targets = Targets::Sets(vec![[HeadId::new(0, 1), HeadId::new(3, 2)].into()]);
-        assert_eq!(n_workers(machine(8, Some(8.0)), &smollm2, BYTES, &sets), 1, "sets are in no layer");
+        assert_eq!(n_sweepers(machine(8, Some(8.0)), &smollm2, BYTES, &sets), 1, "sets are in no layer");
     }
 
     #[test]
@@ -193,6 +214,24 @@ mod tests {
         assert_eq!(parts[1].spec.layers, Some(vec![1, 4]));
         layers.sort_unstable();
         assert_eq!(layers, (0..7).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn every_draw_is_in_one_part_where_there_are_many() {
+        let smollm2 = ModelInfo { n_params: 135_000_000, n_layers: 30, ..info() };
+        let machine = Machine { n_cores: 4, memory_gib: Some(8.0) };
+        let request =
+            |params| DetectRequest { detector: "induction".to_owned(), params, ..DetectRequest::default() };
+        let many = request(serde_json::json!({"n_draws": 26}));
+        let n_workers = |request: &DetectRequest| n_detectors(machine, &smollm2, 1, request);
+        assert_eq!((n_workers(&many), n_workers(&request(serde_json::Value::Null))), (3, 1));
+        let parts: Vec<_> = draws_of(&many, 3).into_iter().filter_map(|part| part.draws).collect();
+        assert_eq!(parts, [0..8, 8..17, 17..26]);
+        assert_eq!(draws_of(&many, 1), [many.clone()]);
+        let part = DetectRequest { draws: Some(0..3), ..many.clone() };
+        assert_eq!(draws_of(&part, 3), [part.clone()], "a part is not divided further");
+        let weights = DetectRequest { detector: "copying".to_owned(), ..many };
+        assert_eq!((n_workers(&weights), draws_of(&weights, 3).len()), (1, 1));
     }
 
     #[test]
@@ -217,13 +256,13 @@ mod tests {
             text: None,
         };
         let mut together = Together::new(2);
-        together.take(0, progress(1, vec![vec![f32::NAN], vec![0.5]]), 4);
-        let sum = together.take(1, progress(2, vec![vec![0.25], vec![f32::NAN]]), 4);
+        together.take(0, progress(1, vec![vec![f32::NAN], vec![0.5]]), Some(4));
+        let sum = together.take(1, progress(2, vec![vec![0.25], vec![f32::NAN]]), Some(4));
         assert_eq!((sum.done, sum.total, sum.elapsed_ms), (3, Some(4), 2.0));
         assert_eq!(sum.scores, Some(vec![vec![0.25], vec![0.5]]));
         // A part that begins again counts from nothing.
         together.restart(1);
-        let sum = together.take(0, progress(1, vec![vec![f32::NAN], vec![0.5]]), 4);
+        let sum = together.take(0, progress(1, vec![vec![f32::NAN], vec![0.5]]), Some(4));
         assert_eq!((sum.done, &sum.scores.expect("scores")[1]), (1, &vec![0.5]));
         let told = helper_lost(ErrorReport {
             code: "crashed".to_owned(),

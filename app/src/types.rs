@@ -11,7 +11,9 @@ use headlight_core::ablate::metric::MetricSpec;
 use headlight_core::ablate::ov::OvFindings;
 use headlight_core::ablate::patching::{Direction, PatchFindings};
 use headlight_core::ablate::sweep::{SweepSpec, Targets};
+use headlight_core::backend::Precision;
 use headlight_core::detect::AttentionTarget;
+use headlight_core::detect::attention::{CopyLosses, OfDraw};
 use headlight_core::detect::doc::{Doc, Threshold};
 use headlight_core::hooks::{ActivationDirection, Edit, Intervention, PatternTarget, Prompt, Sites};
 use headlight_core::ids::HeadId;
@@ -69,6 +71,9 @@ fn declarations() -> String {
         Threshold,
         Doc,
         DetectRequest,
+        CopyLosses,
+        OfDraw,
+        Precision,
         DetectReport,
         DetectProvenance,
         HeadScore,

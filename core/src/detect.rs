@@ -28,12 +28,14 @@ mod tl_detect_head;
 
 pub use target::{AttentionTarget, mean_over_rows};
 
+use std::ops::Range;
+
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::backend::{Backend, DeviceError};
-use crate::detect::attention::{AttentionTask, AttentionWork, Copies};
+use crate::detect::attention::{AttentionTask, AttentionWork, Copies, OfDraw};
 use crate::detect::copying::{CopyingTask, CopyingWork};
 use crate::detect::copying_top1::{CopyAccuracyTask, CopyAccuracyWork};
 use crate::detect::doc::Doc;
@@ -155,7 +157,7 @@ impl Ask<'_> {
 }
 
 /// Draws of a generated stimulus, unless the caller says otherwise.
-const N_DRAWS: usize = 4;
+pub const N_DRAWS: usize = 4;
 /// Largest value of a count among the parameters.
 const MAX_PARAM: usize = 10_000;
 
@@ -232,17 +234,17 @@ pub struct Draws {
 
 impl Draws {
     /// Takes one draw's scores.
-    pub fn push(&mut self, scores: HeadTable) {
+    pub fn push(&mut self, scores: &HeadTable) {
         if self.n == 0 {
             self.mean = scores.iter().map(|heads| vec![0.0; heads.len()]).collect();
             self.squares = self.mean.clone();
         }
         self.n += 1;
         let cells = self.mean.iter_mut().flatten().zip(self.squares.iter_mut().flatten());
-        for ((mean, squares), score) in cells.zip(scores.into_iter().flatten()) {
-            let from_old = f64::from(score) - *mean;
+        for ((mean, squares), score) in cells.zip(scores.iter().flatten()) {
+            let from_old = f64::from(*score) - *mean;
             *mean += from_old / self.n as f64;
-            *squares += from_old * (f64::from(score) - *mean);
+            *squares += from_old * (f64::from(*score) - *mean);
         }
     }
 
@@ -290,9 +292,18 @@ enum TaskOf<B: Backend> {
 }
 
 impl<B: Backend> Task<B> {
-    /// Checks a request and plans its work.
-    pub fn plan(detector: &Detector, ask: &Ask<'_>) -> Result<Self, DetectError> {
-        Ok(Self(match (detector.plan)(ask)? {
+    /// Checks a request and plans its work, or that of some of its draws.
+    pub fn plan(
+        detector: &Detector,
+        ask: &Ask<'_>,
+        draws: Option<Range<usize>>,
+    ) -> Result<Self, DetectError> {
+        let mut work = (detector.plan)(ask)?;
+        if let Some(draws) = draws {
+            let Work::Attention(whole) = work else { return Err(DetectError::NoDraws) };
+            work = Work::Attention(whole.part(draws)?);
+        }
+        Ok(Self(match work {
             Work::Attention(work) => {
                 TaskOf::Attention(Box::new(AttentionTask::new(work, ask.config.n_layers)))
             }
@@ -328,7 +339,7 @@ impl<B: Backend> Task<B> {
     /// Scores as far as they are known: the mean of the draws so far, or the layers done.
     pub fn partial(&self) -> HeadTable {
         match &self.0 {
-            TaskOf::Attention(task) => task.draws().mean(),
+            TaskOf::Attention(task) => task.partial(),
             TaskOf::Copying(task) => task.partial(),
             TaskOf::CopyAccuracy(task) => task.partial(),
             TaskOf::Successor(task) => task.partial(),
@@ -336,26 +347,21 @@ impl<B: Backend> Task<B> {
         }
     }
 
-    /// What was found, once nothing is left; the tokenizer spells what was generated.
-    pub fn finish(self, tokenizer: &Tokenizer) -> Findings {
-        match self.0 {
-            TaskOf::Attention(task) => Findings {
-                stimulus: task.stimulus().to_owned(),
-                n: task.draws().n(),
-                scores: task.draws().mean(),
-                spread: task.draws().spread(),
-                evidence: task.losses().map_or(Value::Null, |losses| {
-                    json!({
-                        "first_copy_nll_nats": losses.first_nats,
-                        "second_copy_nll_nats": losses.second_nats,
-                    })
-                }),
-            },
+    /// What was found, once nothing is left, and what each draw gave to it where the score is a mean over draws; the tokenizer
+    /// spells what was generated.
+    pub fn finish(self, tokenizer: &Tokenizer) -> (Findings, Vec<OfDraw>) {
+        let findings = match self.0 {
+            TaskOf::Attention(task) => {
+                let (stimulus, of_draws) = task.finish();
+                let findings = attention::findings(stimulus, &of_draws);
+                return (findings, of_draws);
+            }
             TaskOf::Copying(task) => task.finish(),
             TaskOf::CopyAccuracy(task) => task.finish(),
             TaskOf::Successor(task) => task.finish(tokenizer),
             TaskOf::Retrieval(task) => task.finish(tokenizer),
-        }
+        };
+        (findings, Vec::new())
     }
 }
 
@@ -376,6 +382,19 @@ pub enum DetectError {
     /// An empty list of sequences.
     #[error("there is no sequence to read; give at least one list of token ids")]
     NoSequences,
+    /// Draws that the stimulus does not have.
+    #[error("there are no draws {start} to {end}; the stimulus has {n_draws}")]
+    NoSuchDraws {
+        /// The first.
+        start: usize,
+        /// The one after the last.
+        end: usize,
+        /// How many there are.
+        n_draws: usize,
+    },
+    /// A part of the draws of a detector whose score is no mean over draws.
+    #[error("this detector's work is not divided by draws; leave `draws` out")]
+    NoDraws,
     /// A sequence without anything the detector could read.
     #[error("sequence {sequence} {lacks}")]
     NothingToRead {
@@ -479,7 +498,7 @@ mod tests {
         let mut draws = Draws::default();
         assert_eq!(draws.spread(), None);
         for score in [1.0, 2.0, 6.0] {
-            draws.push(vec![vec![score, 5.0]]);
+            draws.push(&vec![vec![score, 5.0]]);
         }
         assert_eq!(draws.mean(), vec![vec![3.0, 5.0]]);
         let spread = draws.spread().expect("three draws");

@@ -9,10 +9,15 @@ pub use ablate::{
     TokenDirect,
 };
 
+use std::ops::Range;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::backend::Precision;
+use crate::detect::attention::{self, OfDraw};
+use crate::detect::doc::Doc;
+use crate::detect::{DOCS, Findings, N_DRAWS};
 use crate::hooks::Intervention;
 pub use crate::hooks::Prompt;
 use crate::ids::{HeadId, TokenId};
@@ -223,6 +228,19 @@ pub struct DetectRequest {
     /// How products are computed.
     #[serde(default, skip_serializing_if = "Precision::is_exact")]
     pub precision: Precision,
+    /// Of a stimulus' draws those from `start` to before `end`, for [`DetectReport::whole`] to put together; all when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub draws: Option<Range<usize>>,
+}
+
+impl DetectRequest {
+    /// Draws of the stimulus, where the detector's score is a mean over draws.
+    pub fn n_draws(&self) -> Option<usize> {
+        let id = self.detector.replace('-', "_");
+        DOCS.iter().find(|doc| doc.id == id && doc.reads_sequences())?;
+        let given = self.sequences.as_ref().map(Vec::len);
+        given.or_else(|| self.params.get("n_draws")?.as_u64().map(|n| n as usize)).or(Some(N_DRAWS))
+    }
 }
 
 /// What a detector found.
@@ -251,8 +269,52 @@ pub struct DetectReport {
     pub best: HeadScore,
     /// What stands behind the scores; the shape is the detector's own.
     pub evidence: Value,
+    /// What each draw gave, where only some were asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub of_draws: Option<Vec<OfDraw>>,
     /// What produced the numbers.
     pub provenance: DetectProvenance,
+}
+
+impl DetectReport {
+    /// The report of what a detector found.
+    pub fn new(doc: &Doc, findings: Findings, provenance: DetectProvenance) -> Self {
+        let heads = findings.scores.iter().enumerate().flat_map(|(layer, row)| {
+            row.iter()
+                .enumerate()
+                .map(move |(head, &score)| HeadScore { head: HeadId::new(layer, head), score })
+        });
+        let mut ranked: Vec<HeadScore> = heads.collect();
+        ranked.sort_by(|a, b| b.score.total_cmp(&a.score));
+        let threshold = doc.threshold.map(|threshold| threshold.value);
+        let is_found = |found: &&HeadScore| threshold.is_some_and(|threshold| found.score > threshold);
+        Self {
+            detector: doc.id.to_owned(),
+            version: doc.version,
+            definition: doc.score.to_owned(),
+            stimulus: findings.stimulus,
+            n: findings.n,
+            threshold,
+            found: ranked.iter().filter(is_found).map(|found| found.head).collect(),
+            best: ranked[0],
+            scores: findings.scores,
+            spread: findings.spread,
+            evidence: findings.evidence,
+            of_draws: None,
+            provenance,
+        }
+    }
+
+    /// One report of the reports on parts of the draws, in order: what one run of all of them gives, bit for bit. `None` of reports
+    /// on anything else.
+    pub fn whole(request: DetectRequest, parts: Vec<Self>) -> Option<Self> {
+        let first = parts.first()?;
+        let doc = DOCS.iter().find(|doc| doc.id == first.detector)?;
+        let (stimulus, run) = (first.stimulus.clone(), first.provenance.run.clone());
+        let of_draws: Option<Vec<Vec<OfDraw>>> = parts.into_iter().map(|part| part.of_draws).collect();
+        let findings = attention::findings(stimulus, &of_draws?.concat());
+        Some(Self::new(doc, findings, DetectProvenance { run, request }))
+    }
 }
 
 /// One head with its score.

@@ -360,7 +360,37 @@ sequences: Array<Array<number>> | null,
 /**
  * The detector's own parameters; see its description.
  */
-params: JsonValue, };
+params: JsonValue, 
+/**
+ * How products are computed.
+ */
+precision?: Precision, 
+/**
+ * Of a stimulus' draws those from `start` to before `end`, for [`DetectReport::whole`] to put together; all when absent.
+ */
+draws?: { start: number, end: number, } | null, };
+
+export type CopyLosses = { 
+/**
+ * Over the first copy, without its first token where nothing precedes it.
+ */
+first_nats: number, 
+/**
+ * Over the second copy without its first token, which nothing foretells.
+ */
+second_nats: number, };
+
+export type OfDraw = { 
+/**
+ * `[layer][head]`.
+ */
+scores: Array<Array<number>>, 
+/**
+ * The losses on its copies, where they are compared.
+ */
+copies: CopyLosses | null, };
+
+export type Precision = "exact" | "fast";
 
 export type DetectReport = { 
 /**
@@ -407,6 +437,10 @@ best: HeadScore,
  * What stands behind the scores; the shape is the detector's own.
  */
 evidence: JsonValue, 
+/**
+ * What each draw gave, where only some were asked for.
+ */
+of_draws?: Array<OfDraw> | null, 
 /**
  * What produced the numbers.
  */
@@ -481,7 +515,8 @@ edit_positions: Array<number> | null,
  */
 targets: Targets, 
 /**
- * In which layers; all when absent. A sweep in parts gives the same numbers, bit for bit.
+ * In which layers, and in this order; all when absent, from the top: those passes are the shortest, so that the first results
+ * come soonest. A sweep in parts gives the same numbers, bit for bit.
  */
 layers?: Array<number> | null, 
 /**
@@ -506,7 +541,11 @@ export type SweepRequest = {
 /**
  * BOS policy; applies to text only.
  */
-bos: BosPolicy, } & ({ "text": string } | { "ids": Array<number> }) & { 
+bos: BosPolicy, 
+/**
+ * How products are computed.
+ */
+precision?: Precision, } & ({ "text": string } | { "ids": Array<number> }) & { 
 /**
  * What is done to each; zero when absent.
  */
@@ -520,7 +559,8 @@ edit_positions: Array<number> | null,
  */
 targets: Targets, 
 /**
- * In which layers; all when absent. A sweep in parts gives the same numbers, bit for bit.
+ * In which layers, and in this order; all when absent, from the top: those passes are the shortest, so that the first results
+ * come soonest. A sweep in parts gives the same numbers, bit for bit.
  */
 layers?: Array<number> | null, 
 /**
@@ -1256,9 +1296,13 @@ engine: string,
  */
 model: string, 
 /**
- * One entry a length.
+ * One entry a length, in exact f32.
  */
 prefill: Array<PrefillSpeed>, 
+/**
+ * The same in `fast` precision; null where that is no other.
+ */
+prefill_fast: Array<PrefillSpeed> | null, 
 /**
  * How fast products are, and could be; null on a graphics device.
  */
@@ -1710,9 +1754,10 @@ export interface HeadlightMethods {
   tokenize(text: string, options?: { bos?: BosPolicy }): Promise<TokensReport>;
   run(args: Args<RunRequest>): Promise<RunReport>;
   patterns(args: Args<RunRequest> & { head: HeadId }): Promise<PatternReport>;
-  detect(args: Args<DetectRequest, "detector">): Promise<DetectReport>;
+  /** Many draws, and long sweeps, are shared by `n_workers` workers; as many as the machine bears unless given. The numbers are
+   * the same, bit for bit. */
+  detect(args: Args<DetectRequest, "detector"> & { n_workers?: number }): Promise<DetectReport>;
   detectors(): Promise<Array<Doc>>;
-  /** Shared by `n_workers` workers; as many as the machine bears unless given. The numbers are the same. */
   sweep(args: Args<SweepRequest> & { n_workers?: number }): Promise<SweepReport>;
   controls(args: Args<ControlsRequest, "text" | "ids" | "interventions">): Promise<ControlsReport>;
   patch(args: Args<PatchRequest>): Promise<PatchReport>;

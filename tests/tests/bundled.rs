@@ -6,6 +6,7 @@ use headlight_core::engine::Engine;
 use headlight_core::hooks::{Intervention, LogitPositions, RunPlan};
 use headlight_core::ids::HeadId;
 use headlight_core::metrics::logsumexp;
+use headlight_core::report::{DetectReport, DetectRequest};
 use headlight_tests::tiny::Noise;
 use headlight_tests::{bundled, bundled_file, bundled_size_bytes};
 use serde_json::Value;
@@ -135,4 +136,43 @@ fn its_card_tells_what_it_measures() {
 fn it_is_a_few_hundred_kilobytes() {
     let size_bytes = bundled_size_bytes(MODEL);
     assert!(size_bytes < 700_000, "{size_bytes} bytes");
+}
+
+#[test]
+fn a_detector_in_parts_gives_what_it_gives_as_a_whole() {
+    let engine = bundled("induction-2l");
+    for (detector, params) in [
+        ("induction", serde_json::json!({"n_draws": 7, "n_tokens": 12})),
+        ("entropy", serde_json::json!({"n_draws": 7})),
+        (
+            "tl_detect_head",
+            serde_json::json!({"n_draws": 7, "error_measure": "abs", "detection_pattern": "previous_token_head"}),
+        ),
+    ] {
+        let request = DetectRequest { detector: detector.to_owned(), params, ..DetectRequest::default() };
+        let whole = match engine.detect(&request) {
+            Ok(whole) => whole,
+            Err(error) => panic!("{detector}: {error}"),
+        };
+        assert_eq!((whole.n, request.n_draws()), (7, Some(7)), "{detector}");
+        for bounds in [vec![0, 7], vec![0, 3, 7], vec![0, 1, 2, 6, 7]] {
+            let part = |bounds: &[usize]| {
+                let draws = Some(bounds[0]..bounds[1]);
+                engine.detect(&DetectRequest { draws, ..request.clone() }).expect("a part runs")
+            };
+            let parts: Vec<_> = bounds.windows(2).map(part).collect();
+            let together = DetectReport::whole(request.clone(), parts);
+            assert_eq!(together.as_ref(), Some(&whole), "{detector} in parts at {bounds:?}");
+        }
+        let beyond = DetectRequest { draws: Some(5..8), ..request };
+        let told = engine.detect(&beyond).expect_err("draws that are not there").to_string();
+        assert!(told.contains("5 to 8") && told.contains("has 7"), "{told}");
+    }
+    // Every other detector refuses parts.
+    for doc in &headlight_core::detect::DOCS {
+        let request = DetectRequest { detector: doc.id.to_owned(), ..DetectRequest::default() };
+        let part = engine.detect(&DetectRequest { draws: Some(0..1), ..request.clone() });
+        assert_eq!(part.is_ok(), doc.reads_sequences() && engine.detect(&request).is_ok(), "{}", doc.id);
+        assert_eq!(request.n_draws().is_some(), doc.reads_sequences(), "{}", doc.id);
+    }
 }

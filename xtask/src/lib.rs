@@ -4,6 +4,7 @@
 pub mod bench;
 pub mod browser;
 pub mod build;
+pub mod growth;
 pub mod models;
 pub mod paths;
 pub mod peers;

@@ -6,7 +6,7 @@ use xtask::server::{Serving, serve_dir};
 use xtask::setup::{self, Install};
 use xtask::shell::say;
 use xtask::train::{self, Bundled};
-use xtask::{bench, models, paths, peers, test};
+use xtask::{bench, growth, models, paths, peers, test};
 
 /// Headlight's automation.
 #[derive(Parser)]
@@ -61,6 +61,9 @@ enum Command {
         /// Install other engines first: onnxruntime-web and wllama from npm, their weights by Python (2 GB, outside the clone).
         #[arg(long, conflicts_with = "native_only")]
         peers: bool,
+        /// Only how time grows on the page with length, layers and workers; draws tests/bench/growth.svg anew.
+        #[arg(long, conflicts_with_all = ["native_only", "peers"])]
+        growth: bool,
     },
     /// Train the bundled models again.
     TrainBundled {
@@ -92,7 +95,7 @@ async fn main() -> anyhow::Result<()> {
         }
         Command::Serve { port, no_install } => serve(port, install(no_install)).await,
         Command::Test { no_install } => test::test(install(no_install)),
-        Command::Bench { repeats, native_only, peers } => {
+        Command::Bench { repeats, native_only, peers, growth } => {
             setup::for_build(Install::Allowed)?;
             setup::browser(Install::Allowed)?;
             models::fetch()?;
@@ -102,7 +105,7 @@ async fn main() -> anyhow::Result<()> {
             if !native_only {
                 build(Profile::Release)?;
             }
-            bench::bench(repeats, native_only).await
+            if growth { growth::growth().await } else { bench::bench(repeats, native_only).await }
         }
         Command::TrainBundled { model, arguments } => train::train_bundled(model, &arguments),
     }

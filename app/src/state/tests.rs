@@ -412,6 +412,7 @@ fn report(request: &DetectRequest) -> DetectReport {
         threshold: None,
         found: Vec::new(),
         best,
+        of_draws: None,
         evidence: serde_json::Value::Null,
         provenance,
     }

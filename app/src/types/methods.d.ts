@@ -26,9 +26,10 @@ export interface HeadlightMethods {
   tokenize(text: string, options?: { bos?: BosPolicy }): Promise<TokensReport>;
   run(args: Args<RunRequest>): Promise<RunReport>;
   patterns(args: Args<RunRequest> & { head: HeadId }): Promise<PatternReport>;
-  detect(args: Args<DetectRequest, "detector">): Promise<DetectReport>;
+  /** Many draws, and long sweeps, are shared by `n_workers` workers; as many as the machine bears unless given. The numbers are
+   * the same, bit for bit. */
+  detect(args: Args<DetectRequest, "detector"> & { n_workers?: number }): Promise<DetectReport>;
   detectors(): Promise<Array<Doc>>;
-  /** Shared by `n_workers` workers; as many as the machine bears unless given. The numbers are the same. */
   sweep(args: Args<SweepRequest> & { n_workers?: number }): Promise<SweepReport>;
   controls(args: Args<ControlsRequest, "text" | "ids" | "interventions">): Promise<ControlsReport>;
   patch(args: Args<PatchRequest>): Promise<PatchReport>;

@@ -54,8 +54,7 @@ impl Lens {
 
     /// Whether it is a detector that can read given sequences in place of its own.
     pub fn takes_sequences(self) -> bool {
-        // Retrieval reads prompts with an answer in them, which sequences alone are not.
-        matches!(self, Self::Detector(doc) if !doc.weights_only && doc.id != "retrieval")
+        matches!(self, Self::Detector(doc) if doc.reads_sequences())
     }
 
     /// A name for the menu's values and for links.
@@ -246,6 +245,7 @@ pub(crate) mod tests {
             spread: None,
             threshold: None,
             found,
+            of_draws: None,
             evidence: serde_json::Value::Null,
             provenance: DetectProvenance { run, request: DetectRequest::default() },
         }

@@ -501,6 +501,7 @@ fn run(command: Command, backend: BackendArg) -> anyhow::Result<()> {
                 sequences,
                 params,
                 precision: precision.precision,
+                draws: None,
             })?)
         }
         Command::Detectors => print(&DOCS),

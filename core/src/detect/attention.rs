@@ -1,10 +1,15 @@
 //! Scores read off attention patterns: forward passes over a stimulus, and for each one a [`Reading`] that turns a
 //! head's attention into a number. What is read is a detector's affair; running and averaging are done here.
 
+use std::ops::Range;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
 use crate::activations::Activations;
 use crate::backend::{Backend, DeviceError};
 use crate::detect::stimulus::Stimulus;
-use crate::detect::{DetectError, Draws, Ground, HeadTable};
+use crate::detect::{DetectError, Draws, Findings, Ground, HeadTable};
 use crate::forward::{Finished, Pass};
 use crate::hooks::{RunPlan, TargetKeys};
 use crate::ids::TokenId;
@@ -118,6 +123,17 @@ impl AttentionWork {
         Self { draws: draws.collect(), stimulus: stimulus.description, copies: None }
     }
 
+    /// The draws from the first of a range to before its end.
+    pub fn part(mut self, draws: Range<usize>) -> Result<Self, DetectError> {
+        let n_draws = self.draws.len();
+        if draws.is_empty() || draws.end > n_draws {
+            return Err(DetectError::NoSuchDraws { start: draws.start, end: draws.end, n_draws });
+        }
+        self.draws = self.draws.drain(draws.clone()).collect();
+        self.copies = self.copies.map(|copies| copies[draws].to_vec());
+        Ok(self)
+    }
+
     /// Fails when a sequence has nothing to read: a score that was not measured is never shown.
     pub fn check(&self, lacks: &'static str) -> Result<(), DetectError> {
         if self.draws.is_empty() {
@@ -130,8 +146,9 @@ impl AttentionWork {
     }
 }
 
-/// Losses on the copies of a repeated block, nats, means over draws.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+/// Mean losses on the copies of a repeated block, nats.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
 pub struct CopyLosses {
     /// Over the first copy, without its first token where nothing precedes it.
     pub first_nats: f32,
@@ -139,13 +156,44 @@ pub struct CopyLosses {
     pub second_nats: f32,
 }
 
+/// What one draw gave.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
+pub struct OfDraw {
+    /// `[layer][head]`.
+    pub scores: Vec<Vec<f32>>,
+    /// The losses on its copies, where they are compared.
+    pub copies: Option<CopyLosses>,
+}
+
+/// What a stimulus' draws found together: their order counts, their division among workers does not.
+pub fn findings(stimulus: String, of_draws: &[OfDraw]) -> Findings {
+    let mut draws = Draws::default();
+    of_draws.iter().for_each(|of_draw| draws.push(&of_draw.scores));
+    let losses: Option<Vec<CopyLosses>> = of_draws.iter().map(|of_draw| of_draw.copies).collect();
+    let mean = |losses: &[CopyLosses], of: fn(&CopyLosses) -> f32| {
+        losses.iter().map(|of_draw| of(of_draw) / losses.len() as f32).sum::<f32>()
+    };
+    Findings {
+        stimulus,
+        n: draws.n(),
+        scores: draws.mean(),
+        spread: draws.spread(),
+        evidence: losses.map_or(Value::Null, |losses| {
+            json!({
+                "first_copy_nll_nats": mean(&losses, |losses| losses.first_nats),
+                "second_copy_nll_nats": mean(&losses, |losses| losses.second_nats),
+            })
+        }),
+    }
+}
+
 /// An [`AttentionWork`] under way.
 pub struct AttentionTask<B: Backend> {
     work: AttentionWork,
     next_draw: usize,
     state: State<B>,
-    draws: Draws,
-    losses: CopyLosses,
+    of_draws: Vec<OfDraw>,
     n_layers: usize,
 }
 
@@ -158,14 +206,7 @@ enum State<B: Backend> {
 impl<B: Backend> AttentionTask<B> {
     /// Nothing run yet.
     pub fn new(work: AttentionWork, n_layers: usize) -> Self {
-        Self {
-            work,
-            next_draw: 0,
-            state: State::Idle,
-            draws: Draws::default(),
-            losses: CopyLosses::default(),
-            n_layers,
-        }
+        Self { work, next_draw: 0, state: State::Idle, of_draws: Vec::new(), n_layers }
     }
 
     /// Layers done, and in all, over every draw.
@@ -178,19 +219,16 @@ impl<B: Backend> AttentionTask<B> {
         (self.next_draw * self.n_layers + of_draw, self.work.draws.len() * self.n_layers)
     }
 
-    /// Scores of the draws so far.
-    pub fn draws(&self) -> &Draws {
-        &self.draws
+    /// Mean scores of the draws so far; empty before the first.
+    pub fn partial(&self) -> HeadTable {
+        let mut draws = Draws::default();
+        self.of_draws.iter().for_each(|of_draw| draws.push(&of_draw.scores));
+        draws.mean()
     }
 
-    /// Losses on the copies, if they were asked for.
-    pub fn losses(&self) -> Option<CopyLosses> {
-        self.work.copies.is_some().then_some(self.losses)
-    }
-
-    /// How the stimulus was made.
-    pub fn stimulus(&self) -> &str {
-        &self.work.stimulus
+    /// How the stimulus was made, and what each draw gave.
+    pub fn finish(self) -> (String, Vec<OfDraw>) {
+        (self.work.stimulus, self.of_draws)
     }
 
     /// A layer of a pass, or a chunk of its losses; true when nothing is left.
@@ -212,7 +250,8 @@ impl<B: Backend> AttentionTask<B> {
                 }
                 let Finished { normalized, activations, .. } =
                     pass.finish(ground.backend, ground.model).await?;
-                self.draws.push(reading.scores(&activations, ids.len()));
+                let scores = reading.scores(&activations, ids.len());
+                self.of_draws.push(OfDraw { scores, copies: None });
                 match self.work.copies {
                     Some(_) => State::Unembedding { normalized, nll_nats: Vec::new() },
                     None => State::Idle,
@@ -223,7 +262,7 @@ impl<B: Backend> AttentionTask<B> {
                 if nll_nats.len() + 1 < ids.len() {
                     State::Unembedding { normalized, nll_nats }
                 } else {
-                    self.add_losses(&nll_nats);
+                    self.take_losses(&nll_nats);
                     State::Idle
                 }
             }
@@ -234,16 +273,19 @@ impl<B: Backend> AttentionTask<B> {
         Ok(self.next_draw == self.work.draws.len())
     }
 
-    fn add_losses(&mut self, nll_nats: &[f32]) {
+    fn take_losses(&mut self, nll_nats: &[f32]) {
         let Some(copies) = self.work.copies.as_ref().map(|copies| copies[self.next_draw]) else { return };
-        let n_draws = self.work.draws.len() as f32;
         // The loss of the token at position p is at p - 1: nothing foretells the first token of all.
-        let mean = |tokens: std::ops::Range<usize>| {
+        let mean = |tokens: Range<usize>| {
             let losses = &nll_nats[tokens.start.max(1) - 1..tokens.end - 1];
             losses.iter().sum::<f32>() / losses.len().max(1) as f32
         };
-        self.losses.first_nats += mean(copies.first..copies.second) / n_draws;
-        self.losses.second_nats += mean(copies.second + 1..copies.end) / n_draws;
+        if let Some(of_draw) = self.of_draws.last_mut() {
+            of_draw.copies = Some(CopyLosses {
+                first_nats: mean(copies.first..copies.second),
+                second_nats: mean(copies.second + 1..copies.end),
+            });
+        }
     }
 }
 

@@ -30,6 +30,14 @@ pub struct Doc {
     pub weights_only: bool,
 }
 
+impl Doc {
+    /// Whether it reads sequences of tokens, its own or given ones, and averages over them. Retrieval reads prompts with an answer
+    /// in them, which sequences alone are not.
+    pub fn reads_sequences(&self) -> bool {
+        !self.weights_only && self.id != "retrieval"
+    }
+}
+
 /// A cut-off and where it comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 #[cfg_attr(feature = "ts", derive(ts_rs::TS))]

@@ -331,8 +331,8 @@ struct ScoreDraws {
 
 impl ScoreDraws {
     fn push(&mut self, scores: &CopyScores) {
-        self.set.push(scores.set.clone());
-        self.count.push(scores.count.clone());
+        self.set.push(&scores.set);
+        self.count.push(&scores.count);
     }
 
     fn by(&self, scoring: Scoring) -> &Draws {

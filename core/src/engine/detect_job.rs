@@ -4,7 +4,7 @@ use super::{Engine, Job};
 use crate::backend::Device;
 use crate::detect::{self, Ask, HeadTable};
 use crate::error::Error;
-use crate::report::{DetectProvenance, DetectReport, DetectRequest, HeadScore};
+use crate::report::{DetectProvenance, DetectReport, DetectRequest};
 
 /// A detector at work.
 pub struct DetectTask {
@@ -26,7 +26,7 @@ impl Engine {
             sequences: request.sequences.clone(),
             params: request.params.clone(),
         };
-        let task = detect::Task::plan(detector, &ask)?;
+        let task = detect::Task::plan(detector, &ask, request.draws.clone())?;
         let backend = self.backend.with_precision(request.precision);
         Ok(DetectTask { doc: &detector.doc, request: request.clone(), backend, task })
     }
@@ -53,30 +53,12 @@ impl Job for DetectTask {
     }
 
     async fn finish(self, engine: &Engine) -> Result<DetectReport, Error> {
-        let findings = self.task.finish(&engine.tokenizer);
+        let (findings, of_draws) = self.task.finish(&engine.tokenizer);
         if findings.scores.iter().flatten().any(|score| !score.is_finite()) {
             return Err(Error::NotFinite);
         }
-        let mut ranked: Vec<HeadScore> = engine
-            .heads()
-            .map(|head| HeadScore { head, score: findings.scores[head.layer][head.head] })
-            .collect();
-        ranked.sort_by(|a, b| b.score.total_cmp(&a.score));
-        let threshold = self.doc.threshold.map(|threshold| threshold.value);
-        let is_found = |found: &&HeadScore| threshold.is_some_and(|threshold| found.score > threshold);
-        Ok(DetectReport {
-            detector: self.doc.id.to_owned(),
-            version: self.doc.version,
-            definition: self.doc.score.to_owned(),
-            stimulus: findings.stimulus,
-            n: findings.n,
-            scores: findings.scores,
-            spread: findings.spread,
-            threshold,
-            found: ranked.iter().filter(is_found).map(|found| found.head).collect(),
-            best: ranked[0],
-            evidence: findings.evidence,
-            provenance: DetectProvenance { run: engine.provenance_on(&self.backend), request: self.request },
-        })
+        let of_draws = self.request.draws.as_ref().map(|_| of_draws);
+        let provenance = DetectProvenance { run: engine.provenance_on(&self.backend), request: self.request };
+        Ok(DetectReport { of_draws, ..DetectReport::new(self.doc, findings, provenance) })
     }
 }
