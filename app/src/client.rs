@@ -81,9 +81,13 @@ impl Channel {
 struct HostEngine(JsValue);
 
 impl HostEngine {
-    fn find() -> Option<Self> {
-        let offer = js_sys::Reflect::get(&js_sys::global(), &"headlightEngine".into()).ok()?;
-        offer.is_object().then_some(Self(offer))
+    /// The offer to come, where this page was embedded with one.
+    fn promised() -> Option<js_sys::Promise> {
+        js_sys::Reflect::get(&js_sys::global(), &"headlightEngine".into()).ok()?.dyn_into().ok()
+    }
+
+    async fn of(promise: js_sys::Promise) -> Option<Self> {
+        JsFuture::from(promise).await.ok().filter(JsValue::is_object).map(Self)
     }
 
     /// A port, or nothing where there is none to be had.
@@ -292,14 +296,15 @@ impl Client {
     }
 
     fn start_worker(&self) {
-        match HostEngine::find().filter(|_| self.0.may_share.get()) {
-            Some(engine) => spawn_local(self.clone().share(engine)),
+        match HostEngine::promised().filter(|_| self.0.may_share.get()) {
+            Some(offer) => spawn_local(self.clone().share(offer)),
             None => self.start_own_worker(),
         }
     }
 
     /// Takes a share of the host's engine, or starts one where the host has none.
-    async fn share(self, engine: HostEngine) {
+    async fn share(self, offer: js_sys::Promise) {
+        let Some(engine) = HostEngine::of(offer).await else { return self.start_own_worker() };
         let port = engine.ask().await.filter(|_| self.0.may_share.get());
         let Some(port) = port else { return self.start_own_worker() };
         let client = self.clone();

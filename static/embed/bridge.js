@@ -141,7 +141,7 @@
       else if (word === "lost") engine.onlost?.();
     },
   };
-  if (new URLSearchParams(location.search).get("engine") === "host") window.headlightEngine = engine;
+  window.offerEngine?.(engine);
 
   // The height that the view wants; its host may give it.
   const measure = () => tell("resize", { height: Math.ceil(document.getElementById("app").getBoundingClientRect().height) });

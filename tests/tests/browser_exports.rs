@@ -238,8 +238,7 @@ async fn every_view_is_saved_in_every_format() -> anyhow::Result<()> {
     click(&browser, "continue").await?;
     browser.wait_until(&format!("{} !== null", by_id("continuation-after")), LONG).await?;
     fill(&browser, "measure", "detector:induction", "change").await?;
-    let is_done = format!("{}.textContent.includes('Loss on the first copy')", by_id("detector"));
-    browser.wait_until(&is_done, LONG).await?;
+    browser.wait_until("document.body.textContent.includes('Loss on the first copy')", LONG).await?;
     let views = [
         ("tokens", "tokens"),
         ("next-tokens", "next-tokens"),
@@ -265,6 +264,8 @@ async fn every_view_is_saved_in_every_format() -> anyhow::Result<()> {
         let svg = save(&browser, menu, &format!("export-{view}-svg")).await?;
         let drawn = parsed(&browser, &svg["text"]).await.with_context(|| view.to_owned())?;
         ensure!(drawn["provenance"]["view"] == view && drawn["scripts"] == 0, "{view}: {drawn}");
+        let told = svg["text"].as_str().is_some_and(|text| text.contains("Prompt (after BOS)"));
+        ensure!(told, "{view} says nothing of the BOS that this model is given");
         let png = save(&browser, menu, &format!("export-{view}-png-1")).await?;
         ensure!(png["width"] == drawn["width"] && png["height"] == drawn["height"], "{view}: {png}");
         ensure!(png["colours"].as_u64().is_some_and(|n| n > 8), "{view}: an empty picture: {png}");

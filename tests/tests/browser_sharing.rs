@@ -58,17 +58,6 @@ async fn two_views_have_one_engine_and_load_a_model_once() -> anyhow::Result<()>
     ])";
     let runs = browser.eval(runs).await?;
     ensure!(runs[1] == runs[2] && runs[0]["logits_top"] != runs[1]["logits_top"], "{runs}");
-    // What one view stops goes on in the other.
-    let sweeps = "(async () => {
-        const [one, two] = ['one', 'two'].map((id) => document.getElementById(id));
-        const sweep = {text: 'A B C A B C A B C A B C A B C A B C'.repeat(8), metric: 'kl'};
-        const running = [one.sweep(sweep).catch((error) => error.code), two.sweep(sweep)];
-        await one.cancel();
-        const [cancelled, report] = await Promise.all(running);
-        return [cancelled, report.effects?.length];
-    })()";
-    let sweeps = browser.eval(sweeps).await?;
-    ensure!(sweeps == json!(["cancelled", 2]), "{sweeps}");
 
     // Another model in one of them is not the other's; back again, the other has it still.
     browser.eval("document.getElementById('two').load({model: 'successor-2l'})").await?;
@@ -86,7 +75,7 @@ async fn two_views_have_one_engine_and_load_a_model_once() -> anyhow::Result<()>
     ensure!(browser.eval(ENGINES).await? == 0);
     // Put back, it computes again.
     browser.eval("(document.body.append(two), true)").await?;
-    let run = browser.eval("two.run({text: 'A B C A B'})").await?;
+    let run = browser.eval("two.ready().then(() => two.run({text: 'A B C A B'}))").await?;
     ensure!(run == runs[1] && n_engines(&host) == 2, "{run}");
     browser.close().await
 }
@@ -135,6 +124,27 @@ async fn a_frame_whose_host_shares_nothing_has_an_engine_of_its_own() -> anyhow:
     let browser = Browser::start(BrowserOptions::default()).await?;
     browser.client.goto(&format!("{}/index.html", host.address)).await?;
     browser.wait_until("heard.find((said) => said.event === 'ready')", LONG).await?;
+    ensure!(n_engines(&host) == 1);
+    browser.close().await
+}
+
+/// The view that loads is taken at its word when it stops; the other, which waited for it, loads instead.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_one_view_stops_goes_on_in_the_other() -> anyhow::Result<()> {
+    let (host, browser) = two_views("stops", "").await?;
+    both(&browser, "ready()").await?;
+    let loads = "(async () => {
+        const [one, two] = ['one', 'two'].map((id) => document.getElementById(id));
+        const loads = [one.load({model: 'smollm2-135m'}).catch((error) => error.code), two.load({model: 'smollm2-135m'})];
+        // Once the first is at it.
+        await new Promise((resolve) => setTimeout(resolve, 150));
+        await one.cancel();
+        const [stopped, info] = await Promise.all(loads);
+        return [stopped, info.n_layers, (await one.run({text: 'A B A'})).provenance.model];
+    })()";
+    let loads = browser.eval(loads).await?;
+    ensure!(loads[0] == "cancelled" && loads[1] == 30, "{loads}");
+    ensure!(loads[2] == "induction-2l", "the view that stopped keeps its model: {loads}");
     ensure!(n_engines(&host) == 1);
     browser.close().await
 }

@@ -13,7 +13,7 @@ use headlight_core::ids::{HeadId, TokenId};
 use headlight_core::metrics::{kl_nats, top_indices};
 use headlight_core::report::{
     BenchReport, BosPolicy, EffectReport, PatternReport, PrefillSpeed, Prompt, RunRequest, SweepReport,
-    SweepRequest,
+    SweepRequest, TokensReport,
 };
 use js_sys::{ArrayBuffer, WebAssembly};
 use wasm_bindgen::JsCast;
@@ -363,12 +363,12 @@ async fn pattern(
 async fn view(session: &RefCell<Session>, id: RequestId, request: ViewRequest) -> Result<View, ErrorReport> {
     let start_ms = now_ms();
     let engine = session.borrow().engine()?;
-    let (clean, edited) = runs(session, &engine, id, &request).await?;
+    let Runs { tokens, clean, edited } = runs(session, &engine, id, &request).await?;
     // A head of another model, while models change, is no head.
     let head = request.head.filter(|&head| engine.check_head(head).is_ok());
     let is_edited = !request.edits.is_empty();
     Ok(View {
-        tokens: clean.tokens.clone(),
+        tokens,
         kl_nats: is_edited.then(|| kl_nats(&clean.logits, &edited.logits)),
         clean: is_edited.then(|| clean.report.clone()),
         run: edited.report.clone(),
@@ -379,13 +379,22 @@ async fn view(session: &RefCell<Session>, id: RequestId, request: ViewRequest) -
     })
 }
 
-/// The clean and the edited run of a view, kept or new; the same one twice without edits.
+/// What a view is made of.
+struct Runs {
+    /// The prompt, with whether a BOS was put before it: runs themselves are of ids.
+    tokens: TokensReport,
+    clean: Rc<RunOutcome>,
+    /// The same one without edits.
+    edited: Rc<RunOutcome>,
+}
+
+/// The clean and the edited run of a view, kept or new.
 async fn runs(
     session: &RefCell<Session>,
     engine: &Engine,
     id: RequestId,
     request: &ViewRequest,
-) -> Result<(Rc<RunOutcome>, Rc<RunOutcome>), ErrorReport> {
+) -> Result<Runs, ErrorReport> {
     let failed = |error: Error| post::engine_error(&error);
     let text = Prompt::Text(request.text.clone());
     let tokens = engine.prompt_tokens(&text, request.bos).map_err(failed)?;
@@ -407,7 +416,7 @@ async fn runs(
             kept_or_run(session, engine, id, Some(Rc::clone(&clean)), &edited, head).await?
         }
     };
-    Ok((clean, edited))
+    Ok(Runs { tokens, clean, edited })
 }
 
 /// The two next tokens that the user compares, or the clean run's two most probable ones.
@@ -437,7 +446,7 @@ async fn effect(
     request: ViewRequest,
 ) -> Result<EffectReport, ErrorReport> {
     let engine = session.borrow().engine()?;
-    let (clean, edited) = runs(session, &engine, id, &request).await?;
+    let Runs { clean, edited, .. } = runs(session, &engine, id, &request).await?;
     job(&engine, id, Stage::Explain, EffectTask::new(clean, edited)).await
 }
 

@@ -32,7 +32,7 @@ impl BarList {
     /// A list of tokens, two of which fit side by side.
     pub const TOKENS: Self = Self { width: 300.0, label: 116.0, numbers: 64.0, is_signed: false };
     /// A list that has the sheet to itself.
-    pub const WIDE: Self = Self { width: 560.0, label: 230.0, numbers: 130.0, is_signed: false };
+    pub const WIDE: Self = Self { width: 560.0, label: 200.0, numbers: 110.0, is_signed: false };
 
     /// The same with bars of two colours.
     pub const fn signed(self) -> Self {
@@ -87,11 +87,23 @@ impl Bar {
 
     /// Numbers with their signs; the longest bar is that of the largest size.
     pub fn of_signed(rows: impl IntoIterator<Item = (String, f32)>) -> Vec<Self> {
+        Self::beside_the_largest(rows, signed_text)
+    }
+
+    /// Numbers that are never below 0, such as losses.
+    pub fn of_sizes(rows: impl IntoIterator<Item = (String, f32)>) -> Vec<Self> {
+        Self::beside_the_largest(rows, |value| format!("{value:.3}"))
+    }
+
+    fn beside_the_largest(
+        rows: impl IntoIterator<Item = (String, f32)>,
+        printed: impl Fn(f32) -> String,
+    ) -> Vec<Self> {
         let rows: Vec<(String, f32)> = rows.into_iter().collect();
         let most = rows.iter().fold(f32::MIN_POSITIVE, |most, (_, value)| most.max(value.abs()));
         let bar = |(label, value): (String, f32)| Self {
             label,
-            number: signed_text(value),
+            number: printed(value),
             share: value.abs() / most,
             is_below: value < 0.0,
         };

@@ -30,7 +30,7 @@ pub fn direct_effect(state: &AppState) -> Option<Sheet> {
         &mut drawing,
         (0.0, 0.0),
         "KL(before ‖ after) of the next token, nats",
-        &Bar::of_signed(kl),
+        &Bar::of_sizes(kl),
     );
     let of_token = |(clean, (total, direct)): (&TokenLogit, (&TokenLogit, &TokenLogit))| {
         let token = token_text(&clean.token);
@@ -110,8 +110,8 @@ fn strip(state: &AppState, report: &ControlsReport) -> Drawing {
 pub fn set_effects(state: &AppState) -> Option<Sheet> {
     let rows = state.set_effects()?.into_iter().flat_map(|effect| {
         let (name, n_heads) = (effect.set.name, effect.set.heads.len());
-        let together = Some((format!("{name} ({n_heads}), together"), effect.together));
-        let one_by_one = effect.one_by_one.map(|sum| (format!("{name}, one by one"), sum));
+        let together = Some((format!("together: {name} ({n_heads})"), effect.together));
+        let one_by_one = effect.one_by_one.map(|sum| (format!("one by one: {name}"), sum));
         together.into_iter().chain(one_by_one)
     });
     let bars = Bar::of_signed(rows);

@@ -63,7 +63,7 @@ fn stimulus(report: &DetectReport) -> String {
 
 fn loss_bars(theme: Theme, losses: CopyLosses) -> Drawing {
     let rows = [("first copy", losses.first_nats), ("second copy", losses.second_nats)];
-    let bars = Bar::of_signed(rows.map(|(label, nats)| (label.to_owned(), nats)));
+    let bars = Bar::of_sizes(rows.map(|(label, nats)| (label.to_owned(), nats)));
     let mut drawing = Drawing::new(theme, BarList::WIDE.width, BarList::height(bars.len()));
     BarList::WIDE.draw(&mut drawing, (0.0, 0.0), "Loss, nats a token", &bars);
     drawing
