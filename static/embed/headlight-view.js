@@ -99,7 +99,8 @@ class SharedEngine {
     this.#frame.title = "Headlight's engine";
     this.#frame.setAttribute("sandbox", "allow-scripts");
     this.#frame.src = new URL("embed/engine.html", page).href;
-    document.body.append(this.#frame);
+    // Beside the body, whose contents belong to the page's own scripts.
+    document.documentElement.append(this.#frame);
   }
 
   /** Gives a view's window a port, now or as soon as the engine listens. */

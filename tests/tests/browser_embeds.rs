@@ -9,7 +9,7 @@ use headlight_tests::host::{STRICT, document, host, host_of};
 use serde_json::{Value, json};
 use xtask::browser::{Browser, BrowserOptions};
 use xtask::paths;
-use xtask::server::{Readers, Serving, serve_dir};
+use xtask::server::Readers;
 
 const SOON: Duration = Duration::from_secs(30);
 const LONG: Duration = Duration::from_secs(120);

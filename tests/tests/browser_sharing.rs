@@ -38,7 +38,7 @@ async fn both(browser: &Browser, call: &str) -> anyhow::Result<Value> {
 }
 
 /// Frames of the page itself that nobody sees: its engines.
-const ENGINES: &str = "document.querySelectorAll('body > iframe[hidden]').length";
+const ENGINES: &str = "document.querySelectorAll('html > iframe[hidden]').length";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_views_have_one_engine_and_load_a_model_once() -> anyhow::Result<()> {

@@ -172,11 +172,11 @@ fn a_script_loads_the_files_of_a_bundled_model() {
     for library in ["transformer_lens", "nnsight"] {
         let script = of("induction-2l", library, &files);
         assert!(script.contains("FILES = \"https://example.org/models/induction-2l\""), "{script}");
-        assert!(script.contains("weights = weights or fetched()"), "{script}");
+        assert!(script.contains("weights = weights or fetched(own_folder.name)"), "{script}");
         assert!(script.contains(one_neuron), "an attention-only model has MLPs that add nothing: {script}");
         assert!(python_compiles(&script), "{library}:\n{script}");
         let script = of("successor-2l", library, &[]);
-        assert!(script.contains("FILES = None") && !script.contains("fetched()"), "{script}");
+        assert!(script.contains("FILES = None") && !script.contains("fetched("), "{script}");
         assert!(!script.contains(one_neuron), "this one has MLPs: {script}");
         assert!(python_compiles(&script), "{library}:\n{script}");
     }

@@ -24,12 +24,12 @@ def checkpoint():
 #: fetched
 
 
-def fetched():
-    """The files that the page loaded, in a folder of this run's."""
-    folder = tempfile.mkdtemp(prefix="headlight-")
+def fetched(folder):
+    """The files that the page loaded, put into a folder."""
     for name in ("config.json", "tokenizer.json", "model.safetensors"):
         urllib.request.urlretrieve(f"{FILES}/{name}", os.path.join(folder, name))
     return folder
 
 
-weights = weights or fetched()
+own_folder = tempfile.TemporaryDirectory(prefix="headlight-")
+weights = weights or fetched(own_folder.name)
