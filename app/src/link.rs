@@ -317,8 +317,8 @@ impl Link {
         if !value.is_object() {
             return Err(LinkError::Unreadable("a view is an object".to_owned()));
         }
-        if let Some(number) = too_large(&value) {
-            return Err(LinkError::Unreadable(format!("{number} is no number that a view can have")));
+        if !is_finite(&value) {
+            return Err(LinkError::Unreadable("a number is larger than any that a view holds".to_owned()));
         }
         let link: Self =
             serde_json::from_value(value).map_err(|error| LinkError::Unreadable(error.to_string()))?;
@@ -361,6 +361,16 @@ fn unpack(packed: &str) -> Result<Value, LinkError> {
     serde_json::from_slice(&json).map_err(|error| LinkError::Unreadable(error.to_string()))
 }
 
+/// Whether every number in it is one in 32 bits too: serde takes larger ones for infinite.
+fn is_finite(value: &Value) -> bool {
+    match value {
+        Value::Number(number) => number.as_f64().is_some_and(|number| (number as f32).is_finite()),
+        Value::Array(values) => values.iter().all(is_finite),
+        Value::Object(fields) => fields.values().all(is_finite),
+        _ => true,
+    }
+}
+
 /// An object without the fields that are as in another one.
 fn without_defaults(value: Value, defaults: &Value) -> Value {
     let (Value::Object(fields), Value::Object(defaults)) = (value, defaults) else {
@@ -378,15 +388,5 @@ fn without_defaults(value: Value, defaults: &Value) -> Value {
 
 #[cfg(test)]
 mod builders;
-/// A number in it that would become infinite as f32, which JSON cannot write.
-fn too_large(value: &Value) -> Option<f64> {
-    match value {
-        Value::Number(number) => number.as_f64().filter(|number| number.abs() > f64::from(f32::MAX)),
-        Value::Array(values) => values.iter().find_map(too_large),
-        Value::Object(fields) => fields.values().find_map(too_large),
-        _ => None,
-    }
-}
-
 #[cfg(test)]
 mod tests;

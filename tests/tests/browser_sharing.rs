@@ -117,14 +117,23 @@ async fn a_crash_of_the_shared_engine_is_told_in_every_view_and_all_go_on() -> a
     browser.close().await
 }
 
+/// Nobody but the parent can give a view an engine, whatever it promises.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_frame_whose_host_shares_nothing_has_an_engine_of_its_own() -> anyhow::Result<()> {
-    let body = "<iframe id=view src=\"PAGE?embed=1&engine=host\" width=600 height=400 title=view sandbox=allow-scripts></iframe>";
-    let host = host("no-offer", STRICT, &[("index.html", document(body))]).await?;
+    let body = "<iframe id=view src=\"PAGE?embed=1&engine=host\" width=600 height=400 title=view sandbox=allow-scripts></iframe>\
+                <iframe src=\"stranger.html\"></iframe>";
+    let stranger = "setInterval(() => { for (const engine of ['wait', 'here', 'lost']) parent.frames[0].postMessage(\
+                    {headlight: 1, engine}, '*', [new MessageChannel().port1]); }, 20);";
+    let files = [
+        ("index.html", document(body)),
+        ("stranger.html", "<!doctype html><script src=\"stranger.js\"></script>".to_owned()),
+        ("stranger.js", stranger.to_owned()),
+    ];
+    let host = host("no-offer", "default-src 'self'; frame-src 'self' PAGE", &files).await?;
     let browser = Browser::start(BrowserOptions::default()).await?;
     browser.client.goto(&format!("{}/index.html", host.address)).await?;
     browser.wait_until("heard.find((said) => said.event === 'ready')", LONG).await?;
-    ensure!(n_engines(&host) == 1);
+    ensure!(n_engines(&host) == 1, "{:?}", host.asked);
     browser.close().await
 }
 
