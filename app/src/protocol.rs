@@ -8,8 +8,8 @@ use headlight_core::ids::HeadId;
 use headlight_core::report::{
     BenchReport, BosPolicy, ControlsReport, ControlsRequest, DetectReport, DetectRequest, DlaReport,
     DlaRequest, EffectReport, GenerateReport, GenerateRequest, HeadScores, LensReport, LensRequest,
-    ModelInfo, OvReport, OvRequest, PatchReport, PatchRequest, PatternReport, RunReport, RunRequest,
-    SweepReport, SweepRequest, TokenLogit, TokensReport,
+    LoadTimes, ModelInfo, OvReport, OvRequest, PatchReport, PatchRequest, PatternReport, RunReport,
+    RunRequest, SweepReport, SweepRequest, TokenLogit, TokensReport,
 };
 use headlight_core::script::ScriptRequest;
 use serde::{Deserialize, Serialize};
@@ -161,6 +161,8 @@ pub struct EngineReport {
     pub timings: Option<Timings>,
     /// Memory of the worker that the weights take, bytes; 0 on a graphics device.
     pub weight_bytes: u64,
+    /// What loading the model took; nothing of an engine that took another's place.
+    pub loading: Option<LoadTimes>,
 }
 
 /// Where a model's files are.

@@ -20,8 +20,8 @@ use headlight_core::ids::HeadId;
 use headlight_core::report::{
     BenchReport, BosPolicy, ControlsReport, ControlsRequest, DetectProvenance, DetectReport, DetectRequest,
     DlaReport, DlaRequest, GenerateReport, GenerateRequest, HeadScore, KernelSpeed, LensReport, LensRequest,
-    ModelInfo, OvReport, OvRequest, PatchReport, PatchRequest, PatternReport, PrefillSpeed, Provenance,
-    RunReport, RunRequest, SweepReport, SweepRequest, TokenDirect, TokenLogit, TokensReport,
+    LoadTimes, ModelInfo, OvReport, OvRequest, PatchReport, PatchRequest, PatternReport, PrefillSpeed,
+    Provenance, RunReport, RunRequest, SweepReport, SweepRequest, TokenDirect, TokenLogit, TokensReport,
 };
 use headlight_core::script::{Library, ScriptRequest};
 use ts_rs::{Config, TS};
@@ -108,6 +108,7 @@ fn declarations() -> String {
         GenerateReport,
         PrefillSpeed,
         KernelSpeed,
+        LoadTimes,
         BenchReport,
         ModelFormat,
         ManifestModel,

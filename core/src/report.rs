@@ -350,10 +350,26 @@ pub struct BenchReport {
     pub prefill: Vec<PrefillSpeed>,
     /// The same in `fast` precision; null where that is no other.
     pub prefill_fast: Option<Vec<PrefillSpeed>>,
+    /// How long the model took to load; null where that was not timed.
+    pub loading: Option<LoadTimes>,
     /// How fast products are, and could be; null on a graphics device.
     pub kernel: Option<KernelSpeed>,
     /// The most memory that the engine has held at a time, bytes; null where that is not known.
     pub memory_bytes: Option<u64>,
+}
+
+/// What loading a model took, milliseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
+pub struct LoadTimes {
+    /// Its bytes from the network or the cache, their checksum included.
+    pub read_ms: f64,
+    /// Header and tokenizer.
+    pub parse_ms: f64,
+    /// Weights into the engine's layout.
+    pub pack_ms: f64,
+    /// Self-tests, and the measurements that choose an engine, unless they were kept from before.
+    pub choose_ms: f64,
 }
 
 /// Speed of the CPU's product of matrices on one thread, in thousand millions of multiplications and additions a second.

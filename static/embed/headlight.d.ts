@@ -1286,6 +1286,24 @@ matmul_gmacs: number,
  */
 matmul_of_peak: number, };
 
+export type LoadTimes = { 
+/**
+ * Its bytes from the network or the cache, their checksum included.
+ */
+read_ms: number, 
+/**
+ * Header and tokenizer.
+ */
+parse_ms: number, 
+/**
+ * Weights into the engine's layout.
+ */
+pack_ms: number, 
+/**
+ * Self-tests, and the measurements that choose an engine, unless they were kept from before.
+ */
+choose_ms: number, };
+
 export type BenchReport = { 
 /**
  * Engine, precision and target, such as `cpu-f32 wasm32 (relaxed SIMD)`.
@@ -1303,6 +1321,10 @@ prefill: Array<PrefillSpeed>,
  * The same in `fast` precision; null where that is no other.
  */
 prefill_fast: Array<PrefillSpeed> | null, 
+/**
+ * How long the model took to load; null where that was not timed.
+ */
+loading: LoadTimes | null, 
 /**
  * How fast products are, and could be; null on a graphics device.
  */

@@ -148,3 +148,19 @@ async fn a_long_sweep_shows_fast_numbers_first_and_ends_with_exact_ones() -> any
     ensure!(difference > 0.0 && difference < 5e-3, "effects differ by {difference}");
     browser.close().await
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn workers_that_share_a_detectors_draws_find_what_one_finds() -> anyhow::Result<()> {
+    let browser = open(BrowserOptions::default()).await?;
+    let detect = |n_workers: usize| {
+        let request = json!({"detector": "induction", "params": {"n_draws": 6}, "n_workers": n_workers});
+        format!("headlight.detect({request})")
+    };
+    let alone = browser.eval(&detect(1)).await?;
+    ensure!(alone["n"] == 6 && alone["spread"].is_array(), "{alone}");
+    for n_workers in [2, 4] {
+        let shared = browser.eval(&detect(n_workers)).await?;
+        ensure!(shared == alone, "{n_workers} workers: {shared} is not {alone}");
+    }
+    browser.close().await
+}

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use headlight_core::report::BenchReport;
+use headlight_core::report::{BenchReport, LoadTimes};
 use leptos::prelude::*;
 
 use super::page;
@@ -69,6 +69,12 @@ fn Measured(report: Arc<BenchReport>) -> impl IntoView {
             kernel.peak_gmacs,
         )
     });
+    let loading = report.loading.map(|LoadTimes { read_ms, parse_ms, pack_ms, choose_ms }| {
+        format!(
+            "Loaded in {:.1} s: read and checked {read_ms:.0} ms, parsed {parse_ms:.0}, packed {pack_ms:.0}, engine chosen {choose_ms:.0}. ",
+            (read_ms + parse_ms + pack_ms + choose_ms) / 1000.0,
+        )
+    });
     let memory = report.memory_bytes.map(|bytes| format!("Memory: {} at most.", size_text(bytes)));
     view! {
         <p data-testid="measured">{report.model.clone()} " on " {report.engine.clone()} ", one thread:"</p>
@@ -84,5 +90,6 @@ fn Measured(report: Arc<BenchReport>) -> impl IntoView {
             <tbody>{rows.collect_view()}</tbody>
         </table>
         <p>{kernel} {memory}</p>
+        <p>{loading}</p>
     }
 }

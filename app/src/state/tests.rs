@@ -695,6 +695,7 @@ fn this_machine_is_measured_once_at_a_time_and_for_the_model_that_answers() {
     let report = || {
         Arc::new(BenchReport {
             prefill_fast: None,
+            loading: None,
             engine: "cpu-f32".to_owned(),
             model: "m".to_owned(),
             prefill: Vec::new(),

@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use headlight_core::backend::{Device, Precision};
 use headlight_core::engine::{Engine, Loading, Want};
 use headlight_core::error::Error;
+use headlight_core::report::LoadTimes;
 
 use super::cancel::Breather;
 use super::fetch::{self, Fetched};
@@ -34,8 +35,15 @@ pub async fn load(
     let mut cached = false;
     let mut cache_note = None;
     let mut n_bytes = 0;
-    let loading = match source.format {
-        ModelFormat::Folder => open_folder(id, &source).await?,
+    let mut times = LoadTimes::default();
+    let mut watch = Watch::new();
+    let opened = match source.format {
+        ModelFormat::Folder => {
+            let files = read_folder(id, &source).await?;
+            times.read_ms = watch.lap_ms();
+            let [config, tokenizer, weights] = files.map(|file| file.bytes);
+            Loading::from_folder(&config, &tokenizer, vec![weights], &source.id)
+        }
         ModelFormat::Gguf => {
             let from_cache = match &source.sha256 {
                 Some(sha256) => fetch::read_cached(id, sha256).await?,
@@ -51,13 +59,18 @@ pub async fn load(
                 cache_note = fetch::store(&fetched.sha256, &fetched.bytes).await.err();
                 cached = cache_note.is_none();
             }
-            Loading::from_gguf(fetched.bytes, &source.id).map_err(|error| post::engine_error(&error))?
+            times.read_ms = watch.lap_ms();
+            Loading::from_gguf(fetched.bytes, &source.id)
         }
     };
+    let loading = opened.map_err(|error| post::engine_error(&error))?;
+    times.parse_ms = watch.lap_ms();
     if n_bytes > LARGE_BYTES {
         session.borrow_mut().clear();
     }
-    let (engine, cpu, report) = engines(session, id, loading, backend, timings).await?;
+    let (engine, cpu, mut report) = engines(session, id, loading, backend, timings, &mut times).await?;
+    times.choose_ms = watch.lap_ms() - times.pack_ms;
+    report.loading = Some(times);
     let origin = Origin { source, backend, report, cached, cache_note };
     let mut session = session.borrow_mut();
     session.replace(origin, engine, cpu);
@@ -71,7 +84,14 @@ async fn engines(
     loading: Loading,
     backend: BackendChoice,
     known: Option<Timings>,
+    times: &mut LoadTimes,
 ) -> Result<(Engine, Option<Engine>, EngineReport), ErrorReport> {
+    let mut unpack = async |loading| {
+        let mut watch = Watch::new();
+        let engines = unpack(id, loading).await;
+        times.pack_ms = watch.lap_ms();
+        engines
+    };
     let cpu_was_faster = known.filter(|known| known.gpu_ms.is_some_and(|gpu_ms| gpu_ms > known.cpu_ms));
     let gpu = match backend {
         BackendChoice::Cpu => Err("the CPU was chosen".to_owned()),
@@ -86,12 +106,12 @@ async fn engines(
     let gpu = match gpu {
         Ok(gpu) => gpu,
         Err(why) => {
-            let cpu = unpack(id, loading).await?.remove(0);
+            let cpu = unpack(loading).await?.remove(0);
             return on_cpu(id, cpu, why, known).await;
         }
     };
     let devices = vec![Device::default(), Device::WebGpu(gpu)];
-    let mut engines = unpack(id, loading.onto(devices)).await?;
+    let mut engines = unpack(loading.onto(devices)).await?;
     let (Some(gpu), Some(cpu)) = (engines.pop(), engines.pop()) else { unreachable!("two devices") };
     let name = gpu.engine_name();
     let test = match gpu.self_test(&cpu).await {
@@ -154,11 +174,11 @@ async fn on_cpu(
     };
     let name = cpu_name(&cpu.engine_name());
     let weight_bytes = cpu.weight_bytes() as u64;
-    Ok((cpu, None, EngineReport { name, is_gpu: false, why, timings, weight_bytes }))
+    Ok((cpu, None, EngineReport { name, is_gpu: false, why, timings, weight_bytes, loading: None }))
 }
 
 fn on_gpu(name: String, why: String, timings: Option<Timings>) -> EngineReport {
-    EngineReport { name, is_gpu: true, why, timings, weight_bytes: 0 }
+    EngineReport { name, is_gpu: true, why, timings, weight_bytes: 0, loading: None }
 }
 
 fn told(timings: Timings) -> String {
@@ -218,12 +238,26 @@ fn wrong_checksum(url: &str, source: &ModelSource, fetched: &Fetched) -> ErrorRe
     }
 }
 
-async fn open_folder(id: RequestId, source: &ModelSource) -> Result<Loading, ErrorReport> {
+/// Configuration, tokenizer and weights.
+async fn read_folder(id: RequestId, source: &ModelSource) -> Result<[Fetched; 3], ErrorReport> {
     let folder = source.urls.first().map(String::as_str).unwrap_or_default();
     let file = async |name: &str| fetch::download(id, &format!("{folder}/{name}"), None).await;
-    let config = file("config.json").await?;
-    let tokenizer = file("tokenizer.json").await?;
-    let weights = file("model.safetensors").await?;
-    Loading::from_folder(&config.bytes, &tokenizer.bytes, vec![weights.bytes], &source.id)
-        .map_err(|error| post::engine_error(&error))
+    Ok([file("config.json").await?, file("tokenizer.json").await?, file("model.safetensors").await?])
+}
+
+/// Tells how long each of several things takes.
+struct Watch {
+    lap_start_ms: f64,
+}
+
+impl Watch {
+    fn new() -> Self {
+        Self { lap_start_ms: now_ms() }
+    }
+
+    /// Since the last lap's end.
+    fn lap_ms(&mut self) -> f64 {
+        let now = now_ms();
+        now - std::mem::replace(&mut self.lap_start_ms, now)
+    }
 }

@@ -130,6 +130,7 @@ impl Session {
             why: format!("{}: the CPU took over and computed it again", error.message),
             timings: None,
             weight_bytes: cpu.weight_bytes() as u64,
+            loading: None,
         };
         let origin = self.origin.take().map(|origin| Origin { report: report.clone(), ..origin });
         self.clear();
@@ -287,7 +288,9 @@ async fn answer_once(session: &RefCell<Session>, id: RequestId, call: Call) -> R
         }
         Call::Bench { prefill, repeats } => {
             let engine = session.borrow().engine()?;
-            bench(&engine, id, &prefill, repeats).await.map(Reply::Bench)
+            let loading = session.borrow().origin.as_ref().and_then(|origin| origin.report.loading);
+            let report = bench(&engine, id, &prefill, repeats).await?;
+            Ok(Reply::Bench(BenchReport { loading, ..report }))
         }
         Call::BreakGpu => {
             let mut session = session.borrow_mut();
@@ -563,6 +566,7 @@ async fn bench(
         model: engine.info().name.clone(),
         prefill,
         prefill_fast,
+        loading: None,
         kernel,
         memory_bytes: Some(memory_bytes.into()),
     })

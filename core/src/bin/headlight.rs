@@ -783,7 +783,7 @@ fn bench(engine: &Engine, prefill: &[usize], repeats: usize) -> anyhow::Result<B
     let began = Instant::now();
     let kernel = engine.kernel_speed(|| began.elapsed().as_secs_f64() * 1000.0);
     let (model, memory_bytes) = (engine.info().name.clone(), peak_memory_bytes());
-    Ok(BenchReport { engine: engine_name, model, prefill, prefill_fast, kernel, memory_bytes })
+    Ok(BenchReport { engine: engine_name, model, prefill, prefill_fast, loading: None, kernel, memory_bytes })
 }
 
 fn speeds(engine: &Engine, prefill: &[usize], repeats: usize) -> anyhow::Result<Vec<PrefillSpeed>> {
