@@ -11,6 +11,7 @@ use super::cancel::Breather;
 use super::fetch::{self, Fetched};
 use super::post::{self, Reporter};
 use super::session::{Origin, Session};
+use super::shared::TakeOver;
 use super::{RequestId, cpu_name, now_ms, shared};
 use crate::protocol::{
     BackendChoice, EngineReport, ErrorReport, FastTiming, ModelFormat, ModelSource, Reply, Stage, Timings,
@@ -29,8 +30,8 @@ pub async fn load(
     timings: Option<Timings>,
 ) -> Result<Reply, ErrorReport> {
     let _held = match shared::take_over(session, id, &source, backend).await? {
-        Ok(()) => return Ok(session.borrow().loaded().expect("a model was taken over")),
-        Err(held) => held,
+        TakeOver::Done => return Ok(session.borrow().loaded().expect("a model was taken over")),
+        TakeOver::ToLoad(held) => held,
     };
     let mut cached = false;
     let mut cache_note = None;

@@ -35,6 +35,14 @@ impl Drop for Held {
     }
 }
 
+/// Whether another page had a model.
+pub enum TakeOver {
+    /// It did, and the model is this page's too.
+    Done,
+    /// None has it: it is to be loaded, and counts as under way for as long as this is held.
+    ToLoad(Held),
+}
+
 /// The session of a connection; a new one for a new connection.
 pub fn session_of(connection: u32) -> Rc<RefCell<Session>> {
     let new = || Rc::new(RefCell::new(Session::of(connection)));
@@ -48,22 +56,21 @@ pub fn close(connection: u32) {
     SESSIONS.with_borrow_mut(|sessions| sessions.remove(&connection));
 }
 
-/// Takes a model over from another page that has loaded it from the same place for the same engine, or is about to. `Err` of the
-/// place to load it at oneself.
+/// Takes a model over from another page that has loaded it from the same place for the same engine; waits for one that is about to.
+/// Fails when the request is cancelled meanwhile.
 pub async fn take_over(
     session: &RefCell<Session>,
     id: RequestId,
     source: &ModelSource,
     backend: BackendChoice,
-) -> Result<Result<(), Held>, ErrorReport> {
+) -> Result<TakeOver, ErrorReport> {
     loop {
         let others = SESSIONS.with_borrow(|sessions| sessions.values().cloned().collect::<Vec<_>>());
-        // A page's own session is borrowed nowhere while it waits here.
         let is_its =
             |other: &&Rc<RefCell<Session>>| other.borrow().has_loaded(id.connection, source, backend);
         if let Some(other) = others.iter().find(is_its) {
             session.borrow_mut().adopt(&other.borrow());
-            return Ok(Ok(()));
+            return Ok(TakeOver::Done);
         }
         let is_under_way = LOADING.with_borrow(|loading| {
             loading.iter().any(|other| {
@@ -73,7 +80,7 @@ pub async fn take_over(
         if !is_under_way {
             let own = Loading { id, source: source.clone(), backend };
             LOADING.with_borrow_mut(|loading| loading.push(own));
-            return Ok(Err(Held(id)));
+            return Ok(TakeOver::ToLoad(Held(id)));
         }
         within_ms(LOOK_MS, std::future::pending::<()>()).await;
         cancel::check(id)?;
