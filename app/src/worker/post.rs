@@ -5,8 +5,8 @@ use std::collections::HashMap;
 
 use web_sys::MessagePort;
 
-use super::RequestId;
 use super::cancel::paused_ms;
+use super::{RequestId, shared};
 use crate::protocol::{ErrorReport, Event, Progress, Stage};
 
 /// The connection of the page that started the worker, over the worker itself.
@@ -100,7 +100,9 @@ impl Reporter {
         let elapsed_ms = self.elapsed_ms(now);
         let (scores, text) = partial();
         let progress = Progress { stage: self.stage, done, total, elapsed_ms, scores, preview: None, text };
-        event(self.id.connection, &Event::Progress { id: self.id.number, progress });
+        for id in shared::followers_of(self.id).into_iter().chain([self.id]) {
+            event(id.connection, &Event::Progress { id: id.number, progress: progress.clone() });
+        }
     }
     /// Time at work by `now_ms`: a pause tells nothing of how fast the work goes.
     pub fn elapsed_ms(&self, now_ms: f64) -> f64 {

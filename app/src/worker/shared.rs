@@ -24,6 +24,16 @@ struct Loading {
     id: RequestId,
     source: ModelSource,
     backend: BackendChoice,
+    /// Loads of other pages that wait for it.
+    followers: Vec<RequestId>,
+}
+
+/// The loads of other pages that wait for this one, and are told how far it is.
+pub fn followers_of(id: RequestId) -> Vec<RequestId> {
+    LOADING.with_borrow(|loading| {
+        let own = loading.iter().find(|loading| loading.id == id);
+        own.map(|own| own.followers.clone()).unwrap_or_default()
+    })
 }
 
 /// A load's place among those under way, for as long as it is held.
@@ -72,17 +82,75 @@ pub async fn take_over(
             session.borrow_mut().adopt(&other.borrow());
             return Ok(TakeOver::Done);
         }
-        let is_under_way = LOADING.with_borrow(|loading| {
-            loading.iter().any(|other| {
+        let is_under_way = LOADING.with_borrow_mut(|loading| {
+            let leader = loading.iter_mut().find(|other| {
                 other.id.connection != id.connection && other.source == *source && other.backend == backend
-            })
+            });
+            let Some(leader) = leader else {
+                let (source, followers) = (source.clone(), Vec::new());
+                loading.push(Loading { id, source, backend, followers });
+                return false;
+            };
+            if !leader.followers.contains(&id) {
+                leader.followers.push(id);
+            }
+            true
         });
         if !is_under_way {
-            let own = Loading { id, source: source.clone(), backend };
-            LOADING.with_borrow_mut(|loading| loading.push(own));
             return Ok(TakeOver::ToLoad(Held(id)));
         }
         within_ms(LOOK_MS, std::future::pending::<()>()).await;
         cancel::check(id)?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use wasm_bindgen::prelude::*;
+    use wasm_bindgen_test::{wasm_bindgen_test, wasm_bindgen_test_configure};
+    use web_sys::{MessageChannel, MessageEvent};
+
+    use super::*;
+    use crate::protocol::{Event, ModelFormat, Stage};
+    use crate::worker::post::Reporter;
+
+    wasm_bindgen_test_configure!(run_in_dedicated_worker);
+
+    #[wasm_bindgen_test]
+    async fn a_page_that_waits_for_anothers_load_hears_how_far_it_is_and_loads_when_that_ends() {
+        let [leader, follower] = [8, 9].map(|connection| RequestId { connection, number: connection + 50 });
+        let source = ModelSource {
+            id: "m".to_owned(),
+            format: ModelFormat::Gguf,
+            sha256: None,
+            size_bytes: None,
+            urls: Vec::new(),
+        };
+        let channel = MessageChannel::new().expect("workers have message channels");
+        post::open(follower.connection, channel.port1());
+        let heard = Rc::new(RefCell::new(Vec::new()));
+        let all = Rc::clone(&heard);
+        let listener = Closure::<dyn FnMut(MessageEvent)>::new(move |event: MessageEvent| {
+            all.borrow_mut().push(serde_wasm_bindgen::from_value::<Event>(event.data()).expect("an event"));
+        });
+        channel.port2().set_onmessage(Some(listener.as_ref().unchecked_ref()));
+        let sessions = [leader, follower].map(|id| session_of(id.connection));
+        let first = take_over(&sessions[0], leader, &source, BackendChoice::Cpu).await;
+        let Ok(TakeOver::ToLoad(held)) = first else { panic!("nobody has the model") };
+        let late = async {
+            within_ms(3 * LOOK_MS, std::future::pending::<()>()).await;
+            Reporter::new(leader, Stage::Download).report(5, Some(10));
+            within_ms(3 * LOOK_MS, std::future::pending::<()>()).await;
+            // It fails, or is stopped.
+            drop(held);
+        };
+        let waiting = take_over(&sessions[1], follower, &source, BackendChoice::Cpu);
+        let ((), second) = futures::future::join(late, waiting).await;
+        assert!(matches!(second, Ok(TakeOver::ToLoad(_))), "the next one's turn");
+        let heard = heard.borrow();
+        assert!(
+            matches!(&heard[..], [Event::Progress { id, progress }] if *id == follower.number && progress.done == 5),
+            "{heard:?}"
+        );
     }
 }
