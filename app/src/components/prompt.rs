@@ -29,7 +29,6 @@ pub fn PromptCard() -> impl IntoView {
             <div class="card-head">
                 <h2 id="prompt-title">"Prompt"</h2>
                 <TokenCount />
-                <Export views=|_| vec![ViewKind::Tokens] />
             </div>
             <fieldset class="held" disabled=move || why.get().is_some() title=move || why.get()>
                 <Editor />
@@ -110,6 +109,7 @@ fn Tokens() -> impl IntoView {
         <div class="token-head">
             <h3>"Tokens"</h3>
             <BosChip />
+            <Export views=|_| vec![ViewKind::Tokens] />
         </div>
         <ul class="tokens prompt-tokens" aria-label="Tokens of the prompt" on:mouseleave=move |_| noted.set(None)>
             {move || {
