@@ -41,7 +41,7 @@ fn every_next_token_is_what_exact_products_say() {
     let plan = RunPlan { logits: LogitPositions::All, ..RunPlan::default() };
     let (mut max_error, mut kl_nats, mut n_agreed) = (0.0_f32, 0.0, 0);
     for ids in prompts() {
-        let [wanted, got] = [&exact, &fast].map(|engine| engine.forward(&ids, &plan).expect("runs").logits);
+        let [wanted, got] = [exact, &fast].map(|engine| engine.forward(&ids, &plan).expect("runs").logits);
         let d_vocab = wanted.row_len();
         for (wanted, got) in wanted.data.chunks_exact(d_vocab).zip(got.data.chunks_exact(d_vocab)) {
             max_error = max_error.max(max_difference(got, wanted));
@@ -100,7 +100,7 @@ fn a_sweep_finds_the_same_effects() {
     assert_eq!((&exact.prompt, exact.precision), (&Prompt::Text(text), Precision::Exact));
     let fast = SweepRequest { precision: Precision::Fast, ..exact.clone() };
     let [wanted, got] = [&exact, &fast]
-        .map(|request| engine.start_sweep(request).and_then(|job| job.complete(&engine)).expect("runs"));
+        .map(|request| engine.start_sweep(request).and_then(|job| job.complete(engine)).expect("runs"));
     assert_eq!(
         (got.provenance.engine.as_str(), wanted.provenance.engine.as_str()),
         ("cpu-fast-i16", "cpu-f32")
