@@ -227,9 +227,9 @@ mod tests {
         assert_eq!((n_workers(&many), n_workers(&request(serde_json::Value::Null))), (3, 1));
         let parts: Vec<_> = draws_of(&many, 3).into_iter().filter_map(|part| part.draws).collect();
         assert_eq!(parts, [0..8, 8..17, 17..26]);
-        assert_eq!(draws_of(&many, 1), [many.clone()]);
+        assert_eq!(draws_of(&many, 1), vec![many.clone()]);
         let part = DetectRequest { draws: Some(0..3), ..many.clone() };
-        assert_eq!(draws_of(&part, 3), [part.clone()], "a part is not divided further");
+        assert_eq!(draws_of(&part, 3), vec![part.clone()], "a part is not divided further");
         let weights = DetectRequest { detector: "copying".to_owned(), ..many };
         assert_eq!((n_workers(&weights), draws_of(&weights, 3).len()), (1, 1));
     }
