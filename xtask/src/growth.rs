@@ -68,7 +68,9 @@ fn draw_plot(
         .x_label_area_size(34)
         .y_label_area_size(44)
         .build_cartesian_2d(0.0..most(|point| point.0), 0.0..most(|point| point.1))?;
-    chart.configure_mesh().x_desc(axis).y_desc("seconds").x_labels(6).y_labels(6).draw()?;
+    let mut mesh = chart.configure_mesh();
+    mesh.x_desc(axis).y_desc("seconds").x_labels(6).y_labels(6).max_light_lines(0);
+    mesh.x_label_formatter(&|x| format!("{x:.0}")).y_label_formatter(&|y| format!("{y:.0}")).draw()?;
     for (name, colour, points) in lines {
         let line = LineSeries::new(points.clone(), colour.stroke_width(2));
         chart
@@ -77,7 +79,14 @@ fn draw_plot(
             .legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], colour.stroke_width(2)));
         chart.draw_series(points.into_iter().map(|point| Circle::new(point, 3, colour.filled())))?;
     }
-    chart.configure_series_labels().border_style(BLACK.mix(0.2)).background_style(WHITE).draw()?;
+    let mut legend = chart.configure_series_labels();
+    // Where no line goes: above those that rise, or right of those that fall.
+    legend.position(if key == "workers" {
+        SeriesLabelPosition::UpperRight
+    } else {
+        SeriesLabelPosition::UpperLeft
+    });
+    legend.border_style(BLACK.mix(0.2)).background_style(WHITE).draw()?;
     Ok(())
 }
 
