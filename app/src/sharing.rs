@@ -117,8 +117,8 @@ pub fn whole(request: SweepRequest, parts: Vec<SweepReport>) -> SweepReport {
 
 /// What the page says when a helper could not load the model or was ended by the browser.
 pub fn helper_lost(why: ErrorReport) -> ErrorReport {
-    let told = "a worker that helped with the sweep was lost, and its layers are swept again without it: that takes longer, \
-                the numbers are the same";
+    let told = "a worker that helped was lost, and its share is computed again without it: that takes longer, the numbers are \
+                the same";
     let detail = Some(why.message).into_iter().chain(why.detail).collect::<Vec<_>>().join("; ");
     ErrorReport {
         code: "helper_lost".to_owned(),

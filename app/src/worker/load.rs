@@ -163,13 +163,15 @@ async fn on_cpu(
             let fast = cpu.with_precision(Precision::Fast);
             let test = fast.self_test(&cpu).await.map_err(|error| post::engine_error(&error))?;
             breather.breathe().await?;
-            let cpu_ms = run_ms(&cpu).await?;
-            breather.breathe().await?;
-            let timing = FastTiming {
-                ms: run_ms(&fast).await?,
-                max_difference: test.max_difference,
-                passed: test.passed(),
-            };
+            // Twice in turns, and the better counts: what runs for the first time waits for the browser's compiler.
+            let (mut cpu_ms, mut ms) = (f64::INFINITY, f64::INFINITY);
+            for _ in 0..2 {
+                cpu_ms = cpu_ms.min(run_ms(&cpu).await?);
+                breather.breathe().await?;
+                ms = ms.min(run_ms(&fast).await?);
+                breather.breathe().await?;
+            }
+            let timing = FastTiming { ms, max_difference: test.max_difference, passed: test.passed() };
             Some(Timings { cpu_ms, gpu_ms: known.and_then(|known| known.gpu_ms), fast: Some(timing) })
         }
     };
