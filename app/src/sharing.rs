@@ -59,7 +59,8 @@ pub fn n_detectors(machine: Machine, model: &ModelInfo, weight_bytes: u64, reque
 
 /// The detector in parts: as many draws for each worker, as far as that goes. A part of it alone is not divided further.
 pub fn draws_of(request: &DetectRequest, n_workers: usize) -> Vec<DetectRequest> {
-    let n_draws = request.n_draws().filter(|_| request.draws.is_none());
+    // Without a draw the engine says what is wrong with the request.
+    let n_draws = request.n_draws().filter(|&n_draws| n_draws > 0 && request.draws.is_none());
     let (Some(n_draws), true) = (n_draws, n_workers > 1) else { return vec![request.clone()] };
     let n_workers = n_workers.min(n_draws);
     let bound = |worker: usize| worker * n_draws / n_workers;
@@ -230,6 +231,8 @@ mod tests {
         assert_eq!(draws_of(&many, 1), vec![many.clone()]);
         let part = DetectRequest { draws: Some(0..3), ..many.clone() };
         assert_eq!(draws_of(&part, 3), vec![part.clone()], "a part is not divided further");
+        let none = request(serde_json::json!({"n_draws": 0}));
+        assert_eq!(draws_of(&none, 3), vec![none.clone()], "nothing to divide");
         let weights = DetectRequest { detector: "copying".to_owned(), ..many };
         assert_eq!((n_workers(&weights), draws_of(&weights, 3).len()), (1, 1));
     }
