@@ -4,10 +4,13 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kernel {
     MatmulF32,
+    MatmulF32Large,
     MatmulF32Few,
     Matmul4Bit,
+    Matmul4BitLarge,
     Matmul4BitFew,
     Matmul8Bit,
+    Matmul8BitLarge,
     Matmul8BitFew,
     GatherF32,
     Gather4Bit,
@@ -66,14 +69,22 @@ const fn on_weights(kernel: Kernel, entry: &'static str, constants: &'static [(&
     Facts { kernel, source: 0, entry, constants, n_inputs: 2 }
 }
 
+/// Constants of a product in large tiles.
+const fn large(n_words: f64) -> [(&'static str, f64); 3] {
+    [("N_WORDS", n_words), ("IS_LARGE", 1.0), ("N_THREAD_ROWS", 16.0)]
+}
+
 /// Every kernel, in the order of [`Kernel`].
-pub(super) const KERNELS: [Facts; 24] = [
+pub(super) const KERNELS: [Facts; 27] = [
     on_weights(Kernel::MatmulF32, "matmul", &[("N_WORDS", 0.0)]),
-    on_weights(Kernel::MatmulF32Few, "matmul", &[("N_WORDS", 0.0), ("FEW", 1.0)]),
+    on_weights(Kernel::MatmulF32Large, "matmul", &large(0.0)),
+    on_weights(Kernel::MatmulF32Few, "matmul_few", &[("N_WORDS", 0.0)]),
     on_weights(Kernel::Matmul4Bit, "matmul", &[("N_WORDS", 4.0)]),
-    on_weights(Kernel::Matmul4BitFew, "matmul", &[("N_WORDS", 4.0), ("FEW", 1.0)]),
+    on_weights(Kernel::Matmul4BitLarge, "matmul", &large(4.0)),
+    on_weights(Kernel::Matmul4BitFew, "matmul_few", &[("N_WORDS", 4.0)]),
     on_weights(Kernel::Matmul8Bit, "matmul", &[("N_WORDS", 8.0)]),
-    on_weights(Kernel::Matmul8BitFew, "matmul", &[("N_WORDS", 8.0), ("FEW", 1.0)]),
+    on_weights(Kernel::Matmul8BitLarge, "matmul", &large(8.0)),
+    on_weights(Kernel::Matmul8BitFew, "matmul_few", &[("N_WORDS", 8.0)]),
     on_weights(Kernel::GatherF32, "gather", &[("N_WORDS", 0.0)]),
     on_weights(Kernel::Gather4Bit, "gather", &[("N_WORDS", 4.0)]),
     on_weights(Kernel::Gather8Bit, "gather", &[("N_WORDS", 8.0)]),

@@ -1,7 +1,4 @@
 // `y[r, o] = Σ_i x[r, i] w[o, i]`, and rows of `w` as they are; `w` as f32 or in blocks of 4 or 8 bits.
-//
-// A workgroup makes a tile of 64 rows (16, where there are few) and 64 outputs: 16 inputs at a time stand in workgroup memory,
-// where every value serves 64 sums. A thread has 4 x 4 of these, 16 apart, so that neighbours read and write neighbouring values.
 
 struct Product {
     n_rows: u32,
@@ -15,70 +12,96 @@ struct Product {
     zero: f32,
 }
 
-// How weights are stored: 0 as f32, 4 or 8 in blocks of 32 with so many words of codes.
+// How weights are stored: 0 as f32, 4 or 8 in blocks of 32 with so many words of codes behind a word of scale and minimum.
 override N_WORDS: u32 = 0u;
-// Whether there are 16 rows at most: the tile then has as many.
-override FEW: bool = false;
+// Tiles of 128 rows by 64 outputs, where there are enough of them to occupy a device; otherwise of 32 by 64.
+override IS_LARGE: bool = false;
+// Rows of threads: 16 of large tiles, 8 of others.
+override N_THREAD_ROWS: u32 = 8u;
 
 @group(0) @binding(0) var<uniform> product: Product;
-@group(0) @binding(1) var<storage, read> x: array<f32>;
-// f32 by their bits, or blocks: scale and minimum, by their bits, then codes.
+@group(0) @binding(1) var<storage, read> x4: array<vec4<f32>>;
+// f32 by their bits, or blocks: scale and minimum as f16, then codes.
 @group(0) @binding(2) var<storage, read> w: array<u32>;
 @group(0) @binding(3) var<storage, read_write> y: array<f32>;
 
-const TILE: u32 = 64u;
-const DEPTH: u32 = 16u;
-// A row of a tile with one value more, so that a column lies in different banks.
-const STRIDE: u32 = 65u;
+// Rows of x, then rows of w, each `[row, input / 4]` and one longer, so that a column lies in different banks. Large tiles hold 16
+// inputs at a time, others 32: one block.
+var<workgroup> tile: array<vec4<f32>, 960>;
 
-var<workgroup> x_tile: array<f32, 1040>;
-var<workgroup> w_tile: array<f32, 1040>;
-
-fn load_x(first_row: u32, first_in: u32, n_rows: u32, thread: u32) {
-    let input = thread % DEPTH;
-    for (var row = thread / DEPTH; row < n_rows; row += 16u) {
-        var value = 0.0;
-        if first_row + row < product.n_rows && first_in + input < product.n_in {
-            value = x[product.x_start + (first_row + row) * product.n_in + first_in + input];
-        }
-        x_tile[input * STRIDE + row] = value;
-    }
+fn values_of(codes: u32, scale: vec2<f32>) -> vec4<f32> {
+    let bytes = vec4<u32>(codes & 255u, (codes >> 8u) & 255u, (codes >> 16u) & 255u, codes >> 24u);
+    return (vec4<f32>(bytes) - product.zero) * scale.x + scale.y;
 }
 
-fn load_f32(first_out: u32, first_in: u32, thread: u32) {
-    let input = thread % DEPTH;
-    for (var row = thread / DEPTH; row < TILE; row += 16u) {
-        var value = 0.0;
-        if first_out + row < product.n_out && first_in + input < product.n_in {
-            value = bitcast<f32>(w[(first_out + row) * product.n_in + first_in + input]);
-        }
-        w_tile[input * STRIDE + row] = value;
-    }
+// Where inputs stand in a tile.
+struct Place {
+    thread: u32,
+    n_threads: u32,
+    // Inputs that the tile holds, in fours.
+    depth: u32,
+    stride: u32,
+    // Where rows of w begin.
+    w_start: u32,
 }
 
-// Half a block of each of 64 rows, a word a thread: 4 codes.
-fn load_blocks(first_out: u32, first_in: u32, thread: u32) {
-    let row = thread / 4u;
-    let word = thread % 4u;
-    let half = (first_in / DEPTH) % 2u;
-    var scale = 0.0;
-    var minimum = 0.0;
-    var codes = 0u;
-    if first_out + row < product.n_out && first_in < product.n_in {
-        let start = ((first_out + row) * (product.n_in / 32u) + first_in / 32u) * (2u + N_WORDS);
-        scale = bitcast<f32>(w[start]);
-        minimum = bitcast<f32>(w[start + 1u]);
-        if N_WORDS == 4u {
-            codes = (w[start + 2u + word] >> (4u * half)) & 0x0f0f0f0fu;
+fn load_x(step: u32, place: Place, first_row: u32, first_in: u32) {
+    let at = place.thread + step * place.n_threads;
+    let row = at / place.depth;
+    let input = first_in / 4u + at % place.depth;
+    let row_len = product.n_in / 4u;
+    var value = vec4<f32>();
+    if first_row + row < product.n_rows && input < row_len {
+        value = x4[product.x_start / 4u + (first_row + row) * row_len + input];
+    }
+    tile[row * place.stride + at % place.depth] = value;
+}
+
+// Four inputs, as f32 or as a word of 8-bit codes.
+fn load_w(step: u32, place: Place, first_out: u32, first_in: u32) {
+    let at = place.thread + step * place.n_threads;
+    let row = at / place.depth;
+    let input = first_in / 4u + at % place.depth;
+    var value = vec4<f32>();
+    if first_out + row < product.n_out && input * 4u < product.n_in {
+        if N_WORDS == 0u {
+            let start = (first_out + row) * product.n_in + input * 4u;
+            value = bitcast<vec4<f32>>(vec4<u32>(w[start], w[start + 1u], w[start + 2u], w[start + 3u]));
         } else {
-            codes = w[start + 2u + half * 4u + word];
+            let start = ((first_out + row) * (product.n_in / 32u) + input / 8u) * (1u + N_WORDS);
+            value = values_of(w[start + 1u + input % 8u], unpack2x16float(w[start]));
         }
     }
-    let at = word * 4u * STRIDE + row;
-    w_tile[at] = (f32(codes & 255u) - product.zero) * scale + minimum;
-    w_tile[at + STRIDE] = (f32((codes >> 8u) & 255u) - product.zero) * scale + minimum;
-    w_tile[at + 2u * STRIDE] = (f32((codes >> 16u) & 255u) - product.zero) * scale + minimum;
-    w_tile[at + 3u * STRIDE] = (f32(codes >> 24u) - product.zero) * scale + minimum;
+    tile[place.w_start + row * place.stride + at % place.depth] = value;
+}
+
+// A word of 4-bit codes: inputs of both halves of a block, or of the half that the tile holds.
+fn load_4_bit(step: u32, place: Place, first_out: u32, first_in: u32) {
+    let at = place.thread + step * place.n_threads;
+    let row = at / 4u;
+    let word = at % 4u;
+    var scale = vec2<f32>();
+    var codes = 0u;
+    if first_out + row < product.n_out {
+        let start = ((first_out + row) * (product.n_in / 32u) + first_in / 32u) * 5u;
+        scale = unpack2x16float(w[start]);
+        codes = w[start + 1u + word];
+    }
+    let to = place.w_start + row * place.stride + word;
+    if IS_LARGE {
+        tile[to] = values_of((codes >> (4u * ((first_in / 16u) % 2u))) & 0x0f0f0f0fu, scale);
+    } else {
+        tile[to] = values_of(codes & 0x0f0f0f0fu, scale);
+        tile[to + 4u] = values_of((codes >> 4u) & 0x0f0f0f0fu, scale);
+    }
+}
+
+// Four inputs of a row of x times those of four rows of w; `b` has a vector for each input.
+fn add_products(a: vec4<f32>, b: mat4x4<f32>, sums: vec4<f32>) -> vec4<f32> {
+    var all = fma(vec4<f32>(a.x), b[0], sums);
+    all = fma(vec4<f32>(a.y), b[1], all);
+    all = fma(vec4<f32>(a.z), b[2], all);
+    return fma(vec4<f32>(a.w), b[3], all);
 }
 
 fn store(row: u32, first_out: u32, column: u32, sums: vec4<f32>) {
@@ -101,40 +124,186 @@ fn store(row: u32, first_out: u32, column: u32, sums: vec4<f32>) {
     }
 }
 
-@compute @workgroup_size(16, 16)
-fn matmul(@builtin(workgroup_id) tile: vec3<u32>, @builtin(local_invocation_id) at: vec3<u32>) {
-    let thread = at.y * 16u + at.x;
-    let n_rows = select(TILE, 16u, FEW);
-    let first_row = tile.y * n_rows;
-    let first_out = tile.x * TILE;
+// A thread makes 4 rows (8 of large tiles) of 4 outputs, 16 apart, so that neighbours read and write neighbouring values. Sums are
+// variables of their own, since some compilers keep an array of them in memory.
+@compute @workgroup_size(16, N_THREAD_ROWS)
+fn matmul(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) at: vec3<u32>) {
+    var place: Place;
+    place.thread = at.y * 16u + at.x;
+    place.n_threads = select(128u, 256u, IS_LARGE);
+    place.depth = select(8u, 4u, IS_LARGE);
+    place.stride = select(9u, 5u, IS_LARGE);
+    place.w_start = select(288u, 640u, IS_LARGE);
+    let first_row = group.y * select(32u, 128u, IS_LARGE);
+    let first_out = group.x * 64u;
     var sums_0 = vec4<f32>();
     var sums_1 = vec4<f32>();
     var sums_2 = vec4<f32>();
     var sums_3 = vec4<f32>();
-    for (var first = 0u; first < product.n_in; first += DEPTH) {
-        load_x(first_row, first, n_rows, thread);
-        if N_WORDS == 0u {
-            load_f32(first_out, first, thread);
+    var sums_4 = vec4<f32>();
+    var sums_5 = vec4<f32>();
+    var sums_6 = vec4<f32>();
+    var sums_7 = vec4<f32>();
+    for (var first = 0u; first < product.n_in; first += place.depth * 4u) {
+        load_x(0u, place, first_row, first);
+        load_x(1u, place, first_row, first);
+        if N_WORDS == 4u {
+            load_4_bit(0u, place, first_out, first);
+            if !IS_LARGE {
+                load_4_bit(1u, place, first_out, first);
+            }
         } else {
-            load_blocks(first_out, first, thread);
+            load_w(0u, place, first_out, first);
+            if !IS_LARGE {
+                load_w(1u, place, first_out, first);
+                load_w(2u, place, first_out, first);
+                load_w(3u, place, first_out, first);
+            }
         }
         workgroupBarrier();
-        for (var k = 0u; k < DEPTH * STRIDE; k += STRIDE) {
-            let b = vec4<f32>(w_tile[k + at.x], w_tile[k + at.x + 16u], w_tile[k + at.x + 32u], w_tile[k + at.x + 48u]);
-            sums_0 = fma(vec4<f32>(x_tile[k + at.y]), b, sums_0);
-            if !FEW {
-                sums_1 = fma(vec4<f32>(x_tile[k + at.y + 16u]), b, sums_1);
-                sums_2 = fma(vec4<f32>(x_tile[k + at.y + 32u]), b, sums_2);
-                sums_3 = fma(vec4<f32>(x_tile[k + at.y + 48u]), b, sums_3);
+        let x_row = at.y * place.stride;
+        let x_step = N_THREAD_ROWS * place.stride;
+        let w_row = place.w_start + at.x * place.stride;
+        let w_step = 16u * place.stride;
+        for (var k = 0u; k < place.depth; k++) {
+            let b = transpose(mat4x4<f32>(
+                tile[w_row + k],
+                tile[w_row + w_step + k],
+                tile[w_row + 2u * w_step + k],
+                tile[w_row + 3u * w_step + k],
+            ));
+            sums_0 = add_products(tile[x_row + k], b, sums_0);
+            sums_1 = add_products(tile[x_row + x_step + k], b, sums_1);
+            sums_2 = add_products(tile[x_row + 2u * x_step + k], b, sums_2);
+            sums_3 = add_products(tile[x_row + 3u * x_step + k], b, sums_3);
+            if IS_LARGE {
+                sums_4 = add_products(tile[x_row + 4u * x_step + k], b, sums_4);
+                sums_5 = add_products(tile[x_row + 5u * x_step + k], b, sums_5);
+                sums_6 = add_products(tile[x_row + 6u * x_step + k], b, sums_6);
+                sums_7 = add_products(tile[x_row + 7u * x_step + k], b, sums_7);
             }
         }
         workgroupBarrier();
     }
-    store(first_row + at.y, first_out, at.x, sums_0);
-    if !FEW {
-        store(first_row + at.y + 16u, first_out, at.x, sums_1);
-        store(first_row + at.y + 32u, first_out, at.x, sums_2);
-        store(first_row + at.y + 48u, first_out, at.x, sums_3);
+    let row = first_row + at.y;
+    store(row, first_out, at.x, sums_0);
+    store(row + N_THREAD_ROWS, first_out, at.x, sums_1);
+    store(row + 2u * N_THREAD_ROWS, first_out, at.x, sums_2);
+    store(row + 3u * N_THREAD_ROWS, first_out, at.x, sums_3);
+    if IS_LARGE {
+        store(row + 4u * N_THREAD_ROWS, first_out, at.x, sums_4);
+        store(row + 5u * N_THREAD_ROWS, first_out, at.x, sums_5);
+        store(row + 6u * N_THREAD_ROWS, first_out, at.x, sums_6);
+        store(row + 7u * N_THREAD_ROWS, first_out, at.x, sums_7);
+    }
+}
+
+@group(0) @binding(1) var<storage, read> x: array<f32>;
+
+// Parts of sums over inputs, of four rows each.
+var<workgroup> parts: array<vec4<f32>, 256>;
+
+// Four inputs of a row from one on; nothing where they are no more.
+fn x_at(row: u32, input: u32) -> vec4<f32> {
+    let start = product.x_start + row * product.n_in + input;
+    let left = product.n_in - min(product.n_in, input);
+    var value = vec4<f32>();
+    if left >= 4u {
+        value = vec4<f32>(x[start], x[start + 1u], x[start + 2u], x[start + 3u]);
+    } else {
+        if left > 0u {
+            value.x = x[start];
+        }
+        if left > 1u {
+            value.y = x[start + 1u];
+        }
+        if left > 2u {
+            value.z = x[start + 2u];
+        }
+    }
+    return value;
+}
+
+fn w_at(row: u32, input: u32) -> vec4<f32> {
+    let start = row * product.n_in + input;
+    let left = product.n_in - min(product.n_in, input);
+    var bits = vec4<u32>();
+    if left >= 4u {
+        bits = vec4<u32>(w[start], w[start + 1u], w[start + 2u], w[start + 3u]);
+    } else {
+        if left > 0u {
+            bits.x = w[start];
+        }
+        if left > 1u {
+            bits.y = w[start + 1u];
+        }
+        if left > 2u {
+            bits.z = w[start + 2u];
+        }
+    }
+    return bitcast<vec4<f32>>(bits);
+}
+
+// Products of four rows with four weights each, a row a component.
+fn products_of_rows(first_row: u32, input: u32, weights: vec4<f32>) -> vec4<f32> {
+    var products = vec4<f32>(dot(x_at(first_row, input), weights), 0.0, 0.0, 0.0);
+    if first_row + 1u < product.n_rows {
+        products.y = dot(x_at(first_row + 1u, input), weights);
+    }
+    if first_row + 2u < product.n_rows {
+        products.z = dot(x_at(first_row + 2u, input), weights);
+    }
+    if first_row + 3u < product.n_rows {
+        products.w = dot(x_at(first_row + 3u, input), weights);
+    }
+    return products;
+}
+
+// The same for few rows, or for rows that are no whole fours: four rows and 16 outputs a workgroup, 16 threads share an output's
+// inputs. A weight is read once for all four rows.
+@compute @workgroup_size(16, 16)
+fn matmul_few(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) at: vec3<u32>) {
+    let first_row = group.y * 4u;
+    let out = group.x * 16u + at.y;
+    var sums = vec4<f32>();
+    if out < product.n_out {
+        if N_WORDS == 0u {
+            for (var input = at.x * 4u; input < product.n_in; input += 64u) {
+                sums += products_of_rows(first_row, input, w_at(out, input));
+            }
+        } else {
+            let n_blocks = product.n_in / 32u;
+            // Of f32, where nothing comes here, a division by zero is refused all the same.
+            let n_words = max(N_WORDS, 1u);
+            for (var at_word = at.x; at_word < n_blocks * n_words; at_word += 16u) {
+                let block = at_word / n_words;
+                let word = at_word % n_words;
+                let start = (out * n_blocks + block) * (1u + N_WORDS);
+                let scale = unpack2x16float(w[start]);
+                let codes = w[start + 1u + word];
+                let input = block * 32u + word * 4u;
+                if N_WORDS == 4u {
+                    sums += products_of_rows(first_row, input, values_of(codes & 0x0f0f0f0fu, scale));
+                    sums += products_of_rows(first_row, input + 16u, values_of((codes >> 4u) & 0x0f0f0f0fu, scale));
+                } else {
+                    sums += products_of_rows(first_row, input, values_of(codes, scale));
+                }
+            }
+        }
+    }
+    let thread = at.y * 16u + at.x;
+    parts[thread] = sums;
+    workgroupBarrier();
+    for (var n = 8u; n > 0u; n /= 2u) {
+        if at.x < n {
+            parts[thread] += parts[thread + n];
+        }
+        workgroupBarrier();
+    }
+    // A thread a row.
+    let row = first_row + at.x;
+    if at.x < 4u && row < product.n_rows && out < product.n_out {
+        y[row * product.y_row_len + product.first_out + out] = parts[at.y * 16u][at.x];
     }
 }
 
@@ -161,16 +330,17 @@ fn gather(@builtin(global_invocation_id) at: vec3<u32>) {
     if N_WORDS == 0u {
         y[out] = bitcast<f32>(w[row * rows.n_in + at.x]);
     } else {
-        let start = (row * (rows.n_in / 32u) + at.x / 32u) * (2u + N_WORDS);
+        let start = (row * (rows.n_in / 32u) + at.x / 32u) * (1u + N_WORDS);
         let half = (at.x / 16u) % 2u;
         let word = (at.x % 16u) / 4u;
         var codes = 0u;
         if N_WORDS == 4u {
-            codes = (w[start + 2u + word] >> (4u * half)) & 0x0f0f0f0fu;
+            codes = (w[start + 1u + word] >> (4u * half)) & 0x0f0f0f0fu;
         } else {
-            codes = w[start + 2u + half * 4u + word];
+            codes = w[start + 1u + half * 4u + word];
         }
         let code = (codes >> (8u * (at.x % 4u))) & 255u;
-        y[out] = (f32(code) - rows.zero) * bitcast<f32>(w[start]) + bitcast<f32>(w[start + 1u]);
+        let scale = unpack2x16float(w[start]);
+        y[out] = (f32(code) - rows.zero) * scale.x + scale.y;
     }
 }

@@ -7,10 +7,45 @@ use super::memory::GpuBuffer;
 use crate::tensor::HostTensor;
 use crate::tensor::quantized::{QUANT_BLOCK, QuantKind, QuantizedMatrix};
 
-/// Rows and columns of a tile of a product.
+/// Outputs of a tile of a product.
 const TILE: usize = 64;
-/// Rows of a tile where there are no more.
-const FEW_ROWS: usize = 16;
+/// Up to so many rows, a kernel that shares out inputs reads weights faster than one of tiles.
+const FEW_ROWS: usize = 8;
+/// From so many large tiles on they occupy a device.
+const MIN_LARGE_TILES: usize = 100;
+
+/// How a product is shared out.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Tiling {
+    /// Threads share inputs.
+    Few,
+    /// Tiles of 32 rows.
+    Small,
+    /// Tiles of 128 rows.
+    Large,
+}
+
+impl Tiling {
+    /// For rows of `n_in` values from `x_start` on.
+    fn of(n_rows: usize, n_in: usize, n_out: usize, x_start: usize) -> Self {
+        // Tiles are read four values at a time.
+        let is_in_fours = n_in.is_multiple_of(4) && x_start.is_multiple_of(4);
+        match n_out.div_ceil(TILE) * n_rows.div_ceil(128) {
+            _ if n_rows <= FEW_ROWS || !is_in_fours => Self::Few,
+            n_tiles if n_tiles >= MIN_LARGE_TILES => Self::Large,
+            _ => Self::Small,
+        }
+    }
+
+    /// Outputs and rows of a workgroup.
+    fn tile(self) -> (usize, usize) {
+        match self {
+            Self::Few => (16, 4),
+            Self::Small => (TILE, 32),
+            Self::Large => (TILE, 128),
+        }
+    }
+}
 
 /// A weight matrix `[n_out, n_in]`.
 pub struct GpuMatrix {
@@ -31,7 +66,8 @@ struct Part {
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Form {
     F32,
-    /// Blocks of scale and minimum, then so many words of codes; a code stands for `(code - zero) * scale + minimum`.
+    /// Blocks: a word of scale and minimum as f16, then so many words of codes; a code stands for `(code - zero) * scale +
+    /// minimum`.
     Blocks {
         n_words: usize,
         zero: f32,
@@ -61,17 +97,17 @@ impl GpuMatrix {
         )
     }
 
-    /// Takes a quantised matrix: scales as f32, codes of 8 bits without a sign, and everything in whole words.
+    /// Takes a quantised matrix: codes of 8 bits without a sign, and everything in whole words.
     pub(super) fn of_blocks(commands: &Commands, weights: &QuantizedMatrix<'_>) -> Self {
         let kind = weights.kind;
         let n_words = kind.code_bytes() / size_of::<u32>();
         let block_bytes = kind.header_bytes() + kind.code_bytes();
-        let half = |bytes: &[u8]| half::f16::from_le_bytes([bytes[0], bytes[1]]).to_f32();
-        let mut words: Vec<u32> = Vec::with_capacity(weights.rows.len() / block_bytes * (2 + n_words));
+        let half = |bytes: &[u8]| u32::from(u16::from_le_bytes([bytes[0], bytes[1]]));
+        let mut words: Vec<u32> = Vec::with_capacity(weights.rows.len() / block_bytes * (1 + n_words));
         for block in weights.rows.chunks_exact(block_bytes) {
             let (header, codes) = block.split_at(kind.header_bytes());
-            let minimum = if kind == QuantKind::Q4_1 { half(&header[2..]) } else { 0.0 };
-            words.extend([half(header).to_bits(), minimum.to_bits()]);
+            let minimum = if kind == QuantKind::Q4_1 { half(&header[2..]) } else { 0 };
+            words.push(half(header) | minimum << 16);
             let word = |bytes: &[u8]| u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
             // A code with a sign, counted from -128 on.
             let flip = if kind == QuantKind::Q8_0 { 0x8080_8080 } else { 0 };
@@ -82,7 +118,7 @@ impl GpuMatrix {
             QuantKind::Q4_1 => 0.0,
             QuantKind::Q8_0 => 128.0,
         };
-        let row_bytes = weights.n_in / QUANT_BLOCK * (2 + n_words) * size_of::<u32>();
+        let row_bytes = weights.n_in / QUANT_BLOCK * (1 + n_words) * size_of::<u32>();
         Self::in_parts(
             commands,
             Form::Blocks { n_words, zero },
@@ -109,21 +145,24 @@ impl GpuMatrix {
     pub(super) fn times(&self, commands: &Commands, x: &GpuBuffer) -> GpuBuffer {
         let n_rows = x.len() / self.n_in;
         let y = commands.room(n_rows * self.n_out);
-        let is_few = n_rows <= FEW_ROWS;
-        let tile_rows = if is_few { FEW_ROWS } else { TILE };
-        let kernel = match (self.form, is_few) {
-            (Form::F32, false) => Kernel::MatmulF32,
-            (Form::F32, true) => Kernel::MatmulF32Few,
-            (Form::Blocks { n_words: 4, .. }, false) => Kernel::Matmul4Bit,
-            (Form::Blocks { n_words: 4, .. }, true) => Kernel::Matmul4BitFew,
-            (Form::Blocks { .. }, false) => Kernel::Matmul8Bit,
-            (Form::Blocks { .. }, true) => Kernel::Matmul8BitFew,
+        let tiling = Tiling::of(n_rows, self.n_in, self.n_out, x.start());
+        let kernel = match (self.form, tiling) {
+            (Form::F32, Tiling::Few) => Kernel::MatmulF32Few,
+            (Form::F32, Tiling::Small) => Kernel::MatmulF32,
+            (Form::F32, Tiling::Large) => Kernel::MatmulF32Large,
+            (Form::Blocks { n_words: 4, .. }, Tiling::Few) => Kernel::Matmul4BitFew,
+            (Form::Blocks { n_words: 4, .. }, Tiling::Small) => Kernel::Matmul4Bit,
+            (Form::Blocks { n_words: 4, .. }, Tiling::Large) => Kernel::Matmul4BitLarge,
+            (Form::Blocks { .. }, Tiling::Few) => Kernel::Matmul8BitFew,
+            (Form::Blocks { .. }, Tiling::Small) => Kernel::Matmul8Bit,
+            (Form::Blocks { .. }, Tiling::Large) => Kernel::Matmul8BitLarge,
         };
+        let (tile_outs, tile_rows) = tiling.tile();
         for part in &self.parts {
             let params = [n_rows, self.n_in, part.n_rows, part.first_row, self.n_out, x.start()];
             let params: Vec<Param> =
                 params.into_iter().map(Param::from).chain([Param::from(self.form.zero())]).collect();
-            let groups = [part.n_rows.div_ceil(TILE), n_rows.div_ceil(tile_rows), 1];
+            let groups = [part.n_rows.div_ceil(tile_outs), n_rows.div_ceil(tile_rows), 1];
             commands.dispatch(kernel, &params, &[x, &part.buffer], &y, groups);
             commands.worked(2 * n_rows as u64 * self.n_in as u64 * part.n_rows as u64);
         }

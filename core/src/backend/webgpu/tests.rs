@@ -59,15 +59,24 @@ fn quantized(kind: QuantKind, n_out: usize, n_in: usize) -> QuantizedMatrix<'sta
 #[test]
 fn products_agree() {
     let gpu = gpu();
-    for (n_rows, n_out, n_in) in [(1, 5, 3), (65, 64, 16), (64, 130, 96), (7, 300, 576)] {
+    for (n_rows, n_out, n_in) in [
+        (1, 5, 3),
+        (65, 64, 16),
+        (64, 130, 96),
+        (7, 300, 576),
+        (9, 70, 52),
+        (33, 20, 7),
+        (300, 2200, 36),
+    ] {
         let (x, w) = (values(n_rows * n_in, 1), matrix(n_out, n_in, 2));
         let wanted = Cpu::default().matmul(&x, &Cpu::default().matrix(&w));
         let got = gpu.matmul(&up(&gpu, &x), &gpu.matrix(&w));
         assert_close("matmul", &down(&gpu, got), &wanted, 2e-6);
     }
     let kinds = [QuantKind::Q4_0, QuantKind::Q4_1, QuantKind::Q8_0];
-    for (kind, n_rows) in kinds.into_iter().flat_map(|kind| [(kind, 66), (kind, 3)]) {
-        let (x, w) = (values(n_rows * 96, 1), quantized(kind, 70, 96));
+    let shapes = [(66, 70), (3, 70), (8, 75), (300, 2200)];
+    for (kind, (n_rows, n_out)) in kinds.into_iter().flat_map(|kind| shapes.map(|shape| (kind, shape))) {
+        let (x, w) = (values(n_rows * 96, 1), quantized(kind, n_out, 96));
         let wanted = Cpu::default().matmul(&x, &Cpu::default().quantized_matrix(&w));
         let matrix = gpu.quantized_matrix(&w);
         assert_close("quantised matmul", &down(&gpu, gpu.matmul(&up(&gpu, &x), &matrix)), &wanted, 2e-6);
@@ -272,7 +281,9 @@ fn every_shader_is_valid_and_its_bindings_are_those_that_the_backend_lays_out() 
         let module = naga::front::wgsl::parse_str(source.wgsl)
             .unwrap_or_else(|error| panic!("{}: {}", source.name, error.emit_to_string(source.wgsl)));
         let flags = naga::valid::ValidationFlags::all();
-        let info = naga::valid::Validator::new(flags, naga::valid::Capabilities::empty())
+        // Part of WGSL without any feature.
+        let every_device = naga::valid::Capabilities::SHADER_FLOAT16_IN_FLOAT32;
+        let info = naga::valid::Validator::new(flags, every_device)
             .validate(&module)
             .unwrap_or_else(|error| panic!("{}: {error:?}", source.name));
         for (at, entry) in module.entry_points.iter().enumerate() {
