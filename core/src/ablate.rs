@@ -124,14 +124,22 @@ impl From<RunError> for AblateError {
     }
 }
 
+/// Rows unembedded in one step on a graphics device: their logits stay there.
+const LARGE_UNEMBED_ROWS: usize = 128;
+
+/// Rows to unembed in one step.
+pub(crate) fn unembed_chunk(backend: &impl Backend) -> usize {
+    if backend.wants_large_pieces() { LARGE_UNEMBED_ROWS } else { UNEMBED_ROWS }
+}
+
 /// Logits of some rows of `[row, d_model]`, `[row, d_vocab]`.
-pub(crate) async fn unembed_rows<B: Backend>(
+pub(crate) fn unembed_rows<B: Backend>(
     ground: &Ground<'_, B>,
     normalized: &B::Buffer,
     rows: &[usize],
-) -> Result<Vec<f32>, DeviceError> {
+) -> B::Buffer {
     let (backend, d_model) = (ground.backend, ground.model.config.d_model);
     let row = |&row: &usize| backend.slice(normalized, row * d_model..(row + 1) * d_model);
     let rows = backend.concat(rows.iter().map(row).collect());
-    backend.download_one(backend.matmul(&rows, ground.model.unembed())).await
+    backend.matmul(&rows, ground.model.unembed())
 }

@@ -32,12 +32,19 @@ pub struct AttnShape {
     pub n_past: usize,
     /// Tokens in the prompt, those read before included.
     pub n_tokens: usize,
+    /// Runs of the prompt that go together: rows are `[lane, pos]`, heads of scores and patterns `[lane, head]`.
+    pub n_lanes: usize,
 }
 
 impl AttnShape {
     /// Tokens that this pass reads: rows of queries.
     pub fn n_new(self) -> usize {
         self.n_tokens - self.n_past
+    }
+
+    /// Query heads of all lanes.
+    pub fn n_lane_heads(self) -> usize {
+        self.n_lanes * self.n_heads
     }
 }
 
@@ -84,6 +91,36 @@ pub enum AttentionEdit {
     Towards(PatternTarget, f32),
     /// Replaced by rows of a pattern, `[query_pos, key_pos]` over all positions of the prompt.
     Replace(Vec<f32>),
+}
+
+/// What a metric reads off each row of logits.
+#[derive(Debug, PartialEq)]
+pub enum LogitRead<'a, Buffer> {
+    /// Log-probability of a row's token, nats.
+    Logprob(&'a [TokenId]),
+    /// Logit of a row's token.
+    Logit(&'a [TokenId]),
+    /// Logit of a row's token minus that of another.
+    LogitDiff(&'a [TokenId], TokenId),
+    /// KL(clean ‖ row) of the next token, nats.
+    Kl {
+        /// Logits of clean rows, `[row, d_vocab]`.
+        clean: &'a Buffer,
+        /// Which of them belongs to each row.
+        rows: &'a [usize],
+    },
+}
+
+impl<'a, Buffer> LogitRead<'a, Buffer> {
+    /// The same with another form of buffer.
+    pub fn with<Other>(&self, of: impl Fn(&'a Buffer) -> &'a Other) -> LogitRead<'a, Other> {
+        match self {
+            Self::Logprob(tokens) => LogitRead::Logprob(tokens),
+            Self::Logit(tokens) => LogitRead::Logit(tokens),
+            Self::LogitDiff(tokens, versus) => LogitRead::LogitDiff(tokens, *versus),
+            Self::Kl { clean, rows } => LogitRead::Kl { clean: of(clean), rows },
+        }
+    }
 }
 
 /// How products are computed on the CPU.
@@ -148,17 +185,21 @@ pub trait Backend {
     /// `x Wᵀ`, `[pos, n_out]`.
     fn matmul(&self, x: &Self::Buffer, weights: &Self::Matrix) -> Self::Buffer;
 
-    /// Rotary position embedding on half-split pairs; row `i` is turned to position `n_past + i`.
+    /// Rotary position embedding on half-split pairs of `[lane, pos, head, d_head]`, each lane at these positions.
     fn rope(
         &self,
         x: &Self::Buffer,
         n_heads: usize,
         d_head: usize,
         theta: f32,
-        n_past: usize,
+        positions: Range<usize>,
     ) -> Self::Buffer;
 
-    /// `q·k / sqrt(d_head)` for a block of queries, `[head, query, key_pos]`, `-inf` for keys after the query. `q` has
+    /// Whether work is better in few large pieces, several of them under way: a graphics device pays for every kernel and every
+    /// wait, the CPU for what its cache does not hold.
+    fn wants_large_pieces(&self) -> bool;
+
+    /// `q·k / sqrt(d_head)` for a block of queries, `[lane, head, query, key_pos]`, `-inf` for keys after the query. `q` has
     /// rows for positions `n_past..n_tokens`, `k` for all.
     fn attn_scores(
         &self,
@@ -171,7 +212,7 @@ pub trait Backend {
     /// Softmax of each row of a block's scores, over the keys up to its query; later keys get 0.
     fn softmax(&self, scores: &Self::Buffer, shape: AttnShape, queries: Range<usize>) -> Self::Buffer;
 
-    /// `Σ_key pattern·v` for a block of queries, `[query, head, d_head]`.
+    /// `Σ_key pattern·v` for a block of queries, `[lane, query, head, d_head]`.
     fn mix_values(
         &self,
         pattern: &Self::Buffer,
@@ -201,7 +242,8 @@ pub trait Backend {
         query: usize,
     ) -> Self::Buffer;
 
-    /// Edits one head's scores or pattern `[head, query, key_pos]` of a block of queries, at some query positions or all.
+    /// Edits one head's scores or pattern `[lane, head, query, key_pos]` of a block of queries, at some query positions or all;
+    /// heads count through all lanes.
     fn edit_attention(
         &self,
         weights: Self::Buffer,
@@ -252,15 +294,28 @@ pub trait Backend {
     /// Values in a buffer.
     fn n_values(&self, x: &Self::Buffer) -> usize;
 
+    /// What a metric reads off rows of logits `[row, d_vocab]`, `[row]`.
+    fn read_logits(
+        &self,
+        logits: &Self::Buffer,
+        d_vocab: usize,
+        read: &LogitRead<'_, Self::Buffer>,
+    ) -> Self::Buffer;
+
     /// Copies buffers to host memory, all of them in one go; what was asked of the backend before is done by then. The one
-    /// place where work can turn out to have failed.
+    /// place where work can turn out to have failed. The copy is under way once this returns: more may be asked of the backend
+    /// before the numbers are waited for.
     fn download(
         &self,
         buffers: Vec<Self::Buffer>,
-    ) -> impl Future<Output = Result<Vec<Vec<f32>>, DeviceError>>;
+    ) -> impl Future<Output = Result<Vec<Vec<f32>>, DeviceError>> + use<Self> + 'static;
 
     /// The same of one buffer.
-    fn download_one(&self, buffer: Self::Buffer) -> impl Future<Output = Result<Vec<f32>, DeviceError>> {
-        async { Ok(self.download(vec![buffer]).await?.pop().unwrap_or_default()) }
+    fn download_one(
+        &self,
+        buffer: Self::Buffer,
+    ) -> impl Future<Output = Result<Vec<f32>, DeviceError>> + use<Self> + 'static {
+        let downloaded = self.download(vec![buffer]);
+        async { Ok(downloaded.await?.pop().unwrap_or_default()) }
     }
 }

@@ -342,9 +342,14 @@ impl Engine {
         normalized: &Buffer,
         positions: std::ops::Range<usize>,
     ) -> Result<Vec<f32>, DeviceError> {
+        self.backend.download_one(self.unembed(normalized, positions)).await
+    }
+
+    /// Logits of some rows of `[n_rows, d_model]`, where they are computed.
+    fn unembed(&self, normalized: &Buffer, positions: std::ops::Range<usize>) -> Buffer {
         let d_model = self.info.d_model;
         let rows = self.backend.slice(normalized, positions.start * d_model..positions.end * d_model);
-        self.backend.download_one(self.backend.matmul(&rows, self.model.unembed())).await
+        self.backend.matmul(&rows, self.model.unembed())
     }
 
     fn provenance(&self) -> Provenance {

@@ -123,6 +123,7 @@ impl<B: Backend> Pass<B> {
             d_head: config.d_head,
             n_past,
             n_tokens: n_past + ids.len(),
+            n_lanes: 1,
         };
         let mut pending = Pending::default();
         if plan.capture.contains(HookPoint::Embed) {

@@ -1,10 +1,17 @@
 //! Numbers that compare or summarise logits. Sums run in f64, because a vocabulary has tens of thousands of terms.
 
+use crate::ids::TokenId;
+
 /// Logarithm of the sum of exponentials.
 pub fn logsumexp(logits: &[f32]) -> f64 {
     let max = f64::from(logits.iter().copied().fold(f32::NEG_INFINITY, f32::max));
     let sum: f64 = logits.iter().map(|&logit| (f64::from(logit) - max).exp()).sum();
     max + sum.ln()
+}
+
+/// A token's log-probability, nats.
+pub fn logprob(logits: &[f32], token: TokenId) -> f32 {
+    (f64::from(logits[token as usize]) - logsumexp(logits)) as f32
 }
 
 /// Indices of the `n` largest logits, largest first; the lower index first among equals.

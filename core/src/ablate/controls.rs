@@ -133,7 +133,7 @@ impl<B: Backend> ControlsTask<B> {
     /// # Panics
     /// When work is left.
     pub fn finish(self) -> ControlsFindings {
-        let clean = self.trials.scorer().expect("the comparison is done").clean();
+        let clean = self.trials.clean().expect("the comparison is done");
         let effects: Vec<f32> = self.trials.values().iter().map(|value| value - clean).collect();
         let (effect, random_effects) = (effects[0], effects[1..].to_vec());
         let random_mean = mean(&random_effects);

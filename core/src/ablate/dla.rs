@@ -225,7 +225,7 @@ impl Parts {
     ) -> Result<Self, AblateError> {
         let config = &ground.model.config;
         let Finished { normalized, activations, .. } = pass.finish(ground.backend, ground.model).await?;
-        let logits = unembed_rows(ground, &normalized, &[position]).await?;
+        let logits = ground.backend.download_one(unembed_rows(ground, &normalized, &[position])).await?;
         let token = spec.token.unwrap_or(top_indices(&logits, 1)[0] as TokenId);
         if spec.versus == Some(token) {
             return Err(AblateError::SameToken);

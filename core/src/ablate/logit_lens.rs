@@ -79,7 +79,8 @@ impl<B: Backend> LensTask<B> {
         let layer = self.n_layers - self.cells.len();
         let n_done = self.cells.last().map_or(0, Vec::len);
         let rows: Vec<usize> = (n_done..(n_done + UNEMBED_ROWS).min(self.ids.len())).collect();
-        let logits = unembed_rows(ground, &self.streams[layer], &rows).await?;
+        let logits = unembed_rows(ground, &self.streams[layer], &rows);
+        let logits = ground.backend.download_one(logits).await?;
         for (row, logits) in rows.into_iter().zip(logits.chunks_exact(model.config.d_vocab)) {
             let cell = self.cell(row, logits);
             self.cells.last_mut().expect("a layer is in progress").push(cell);

@@ -3,9 +3,10 @@
 use serde::{Deserialize, Serialize};
 
 use super::AblateError;
+use crate::backend::{Backend, LogitRead};
 use crate::hooks::{PlanError, check_vocabulary};
 use crate::ids::TokenId;
-use crate::metrics::{kl_nats, logsumexp, top_indices};
+use crate::metrics::top_indices;
 use crate::model::ModelConfig;
 
 /// Most values of clean distributions held for a KL at several positions: 128 MiB of f32.
@@ -93,24 +94,19 @@ impl MetricSpec {
     }
 }
 
-/// A metric ready to be read: it knows its tokens and the clean run.
+/// A metric that knows its tokens.
 #[derive(Clone, Debug)]
 pub(crate) struct Scorer {
     metric: Metric,
     /// The token of each row.
     tokens: Vec<TokenId>,
     versus: TokenId,
-    /// Values of the clean run, by row.
-    clean: Vec<f32>,
-    /// Distributions of the clean run, by row, where the metric needs them.
-    clean_logits: Vec<Vec<f32>>,
 }
 
 impl Scorer {
-    /// Of a prompt's rows and the clean run's logits at each.
-    pub fn new(spec: &MetricSpec, ids: &[TokenId], rows: &[usize], clean_logits: Vec<Vec<f32>>) -> Self {
-        let last = clean_logits.last().expect("a metric has a row");
-        let best = top_indices(last, 2).into_iter().map(|index| index as TokenId);
+    /// Of a prompt's rows and the clean run's logits at the last of them.
+    pub fn new(spec: &MetricSpec, ids: &[TokenId], rows: &[usize], last_clean: &[f32]) -> Self {
+        let best = top_indices(last_clean, 2).into_iter().map(|index| index as TokenId);
         let best: Vec<TokenId> = best.collect();
         // A difference of a token with itself would be 0 whatever is edited.
         let taken = spec.versus.filter(|_| spec.metric == Metric::LogitDiff);
@@ -122,38 +118,38 @@ impl Scorer {
             _ => vec![token; rows.len()],
         };
         let versus = spec.versus.unwrap_or_else(other);
-        let mut scorer =
-            Self { metric: spec.metric, tokens, versus, clean: Vec::new(), clean_logits: Vec::new() };
-        if spec.metric == Metric::Kl {
-            scorer.clean = vec![0.0; rows.len()];
-            scorer.clean_logits = clean_logits;
-        } else {
-            scorer.clean = (0..rows.len()).map(|row| scorer.value(row, &clean_logits[row])).collect();
-        }
-        scorer
+        Self { metric: spec.metric, tokens, versus }
     }
 
-    /// The value at row number `row` of the metric's rows, from that row's logits.
-    pub fn value(&self, row: usize, logits: &[f32]) -> f32 {
-        let logit = |id: TokenId| logits[id as usize];
-        let logprob = |id: TokenId| (f64::from(logit(id)) - logsumexp(logits)) as f32;
-        match self.metric {
-            Metric::Logprob => logprob(self.tokens[row]),
-            Metric::Logit => logit(self.tokens[row]),
-            Metric::LogitDiff => logit(self.tokens[row]) - logit(self.versus),
-            Metric::Kl => kl_nats(&self.clean_logits[row], logits),
-            Metric::Loss => -logprob(self.tokens[row]),
-        }
+    /// Whether values compare with the clean run's distributions.
+    pub fn is_kl(&self) -> bool {
+        self.metric == Metric::Kl
     }
 
-    /// The clean run's value at a row.
-    pub fn clean_value(&self, row: usize) -> f32 {
-        self.clean[row]
+    /// Values at some of the metric's rows, by number, from logits of each, `[row]`; see [`Self::value`]. `clean` are the clean
+    /// run's logits at every row of the metric, where it compares with them.
+    pub fn read<B: Backend>(
+        &self,
+        backend: &B,
+        logits: &B::Buffer,
+        d_vocab: usize,
+        rows: &[usize],
+        clean: Option<&B::Buffer>,
+    ) -> B::Buffer {
+        let tokens: Vec<TokenId> = rows.iter().map(|&row| self.tokens[row]).collect();
+        let read = match (self.metric, clean) {
+            (Metric::Kl, Some(clean)) => LogitRead::Kl { clean, rows },
+            (Metric::Kl, None) => unreachable!("clean logits are kept for a KL"),
+            (Metric::Logprob | Metric::Loss, _) => LogitRead::Logprob(&tokens),
+            (Metric::Logit, _) => LogitRead::Logit(&tokens),
+            (Metric::LogitDiff, _) => LogitRead::LogitDiff(&tokens, self.versus),
+        };
+        backend.read_logits(logits, d_vocab, &read)
     }
 
-    /// The clean run's value, averaged over rows.
-    pub fn clean(&self) -> f32 {
-        mean(&self.clean)
+    /// The metric's value, from what was read of a row.
+    pub fn value(&self, read: f32) -> f32 {
+        if self.metric == Metric::Loss { -read } else { read }
     }
 
     /// The token, where the metric has one.

@@ -70,7 +70,7 @@ pub async fn read<B: Backend>(
     let gain = backend.download_one(ground.model.final_norm.clone()).await?;
     let scaled: Vec<f32> = output.iter().zip(&gain).map(|(x, gain)| x * gain / rms).collect();
     let scaled = backend.vector(&HostTensor::new(vec![1, config.d_model], scaled));
-    let logits = unembed_rows(ground, &scaled, &[0]).await?;
+    let logits = backend.download_one(unembed_rows(ground, &scaled, &[0])).await?;
     let negated: Vec<f32> = logits.iter().map(|logit| -logit).collect();
     let pairs = |indices: Vec<usize>| indices.into_iter().map(|i| (i as TokenId, logits[i])).collect();
     let own = logits[ids[source_pos] as usize];

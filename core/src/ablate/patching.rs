@@ -10,6 +10,7 @@ use super::trials::{Trials, lanes_per_batch};
 use super::{AblateError, unembed_rows};
 use crate::activations::Activations;
 use crate::backend::Backend;
+use crate::backend::cpu::Cpu;
 use crate::detect::{Ground, HeadTable};
 use crate::forward::{Finished, Pass};
 use crate::hooks::{CaptureSet, Edit, Edits, Intervention, RunPlan, Site, Sites, check_ids};
@@ -175,7 +176,7 @@ impl<B: Backend> PatchTask<B> {
                     RunPlan { capture, ..RunPlan::default() },
                 )?))
             }
-            State::Idle => State::Trials(Box::new(self.trials(&model.config)?)),
+            State::Idle => State::Trials(Box::new(self.trials(ground)?)),
             State::Run(mut pass) => match pass.step(backend, model) {
                 false => State::Run(pass),
                 true => {
@@ -183,7 +184,8 @@ impl<B: Backend> PatchTask<B> {
                     if self.logits.is_empty() == self.donor_is_clean() {
                         self.donor = Some(Arc::new(activations));
                     }
-                    self.logits.push(unembed_rows(ground, &normalized, &[self.clean.len() - 1]).await?);
+                    let last = [self.clean.len() - 1];
+                    self.logits.push(backend.download_one(unembed_rows(ground, &normalized, &last)).await?);
                     State::Idle
                 }
             },
@@ -206,7 +208,8 @@ impl<B: Backend> PatchTask<B> {
     }
 
     /// Chooses the tokens, reads the two runs' metrics, and plans a trial for every place.
-    fn trials(&mut self, config: &ModelConfig) -> Result<Trials<B>, AblateError> {
+    fn trials(&mut self, ground: &Ground<'_, B>) -> Result<Trials<B>, AblateError> {
+        let config = &ground.model.config;
         let top = |logits: &[f32]| top_indices(logits, 2).into_iter().map(|id| id as TokenId);
         let token = self.spec.token.or(top(&self.logits[0]).next()).unwrap_or(0);
         let versus = self.spec.versus.or(top(&self.logits[1]).find(|&id| id != token)).unwrap_or(token);
@@ -220,7 +223,10 @@ impl<B: Backend> PatchTask<B> {
             positions: None,
         };
         let last = [self.clean.len() - 1];
-        let value = |logits: &Vec<f32>| Scorer::new(&spec, &self.clean, &last, vec![logits.clone()]).clean();
+        let value = |logits: &Vec<f32>| {
+            let scorer = Scorer::new(&spec, &self.clean, &last, logits);
+            scorer.value(scorer.read(&Cpu::default(), logits, config.d_vocab, &[0], None)[0])
+        };
         let (clean, corrupted) = (value(&self.logits[0]), value(&self.logits[1]));
         if (clean - corrupted).abs() < LEAST_DIFFERENCE {
             return Err(AblateError::NothingToRecover { metric: clean });
@@ -243,12 +249,12 @@ impl<B: Backend> PatchTask<B> {
         };
         let base = if self.donor_is_clean() { self.spec.corrupted.clone() } else { self.clean.clone() };
         let mut trials = Trials::new(config, base, spec)?;
-        let batches = self.batches();
+        let batches = self.batches(ground.backend.wants_large_pieces());
         trials.extend(batches);
         Ok(trials)
     }
 
-    fn batches(&mut self) -> Vec<Vec<Edits>> {
+    fn batches(&mut self, are_large: bool) -> Vec<Vec<Edits>> {
         let positions = self.first_difference..self.clean.len();
         let donor = self.donor.clone();
         let edits = |site: Site, positions: Vec<usize>| Edits {
@@ -264,9 +270,16 @@ impl<B: Backend> PatchTask<B> {
         };
         let (mut batches, mut cells) = (Vec::new(), Vec::new());
         for layer in (0..self.n_layers).rev() {
-            for position in positions.clone() {
-                cells.extend(self.kinds.iter().map(|&kind| Cell::At(kind, layer, position)));
-                batches.push(self.kinds.iter().map(|kind| edits(kind.site(layer), vec![position])).collect());
+            let places: Vec<(Kind, usize)> = positions
+                .clone()
+                .flat_map(|position| self.kinds.iter().map(move |&kind| (kind, position)))
+                .collect();
+            // A pass begins at the first position that any of its lanes edits: together, later ones compute more than they need.
+            let n_together = if are_large { lanes_per_batch(positions.len()) } else { self.kinds.len() };
+            for places in places.chunks(n_together) {
+                cells.extend(places.iter().map(|&(kind, position)| Cell::At(kind, layer, position)));
+                let of_place = |&(kind, position): &(Kind, usize)| edits(kind.site(layer), vec![position]);
+                batches.push(places.iter().map(of_place).collect());
             }
             let heads: Vec<HeadId> = (0..self.n_heads).map(|head| HeadId::new(layer, head)).collect();
             for heads in heads.chunks(lanes_per_batch(positions.len())) {

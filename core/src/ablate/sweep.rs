@@ -227,7 +227,7 @@ impl<B: Backend> SweepTask<B> {
     pub fn partial(&self) -> HeadTable {
         let (n_rows, n_columns) = self.shape;
         let mut effects = vec![vec![f32::NAN; n_columns]; n_rows];
-        let clean = self.trials.scorer().map_or(f32::NAN, |scorer| scorer.clean());
+        let clean = self.trials.clean().unwrap_or(f32::NAN);
         for (value, Target { cell: (row, column), .. }) in self.trials.values().iter().zip(&self.targets) {
             effects[*row][*column] = value - clean;
         }
@@ -240,7 +240,8 @@ impl<B: Backend> SweepTask<B> {
     /// When work is left.
     pub fn finish(self) -> SweepFindings {
         let scorer = self.trials.scorer().expect("the sweep is done");
-        let (clean, token, versus) = (scorer.clean(), scorer.token(), scorer.versus());
+        let (token, versus) = (scorer.token(), scorer.versus());
+        let clean = self.trials.clean().expect("the sweep is done");
         SweepFindings { clean, effects: self.partial(), token, versus }
     }
 }

@@ -2,9 +2,10 @@
 //! that restarts where the first of them begins, with a lane for each.
 
 use std::collections::VecDeque;
+use std::pin::Pin;
 
 use super::metric::{MetricSpec, Scorer, mean};
-use super::{AblateError, UNEMBED_ROWS, unembed_rows};
+use super::{AblateError, unembed_chunk, unembed_rows};
 use crate::backend::{Backend, DeviceError};
 use crate::detect::Ground;
 use crate::forward::{BaseRun, Finished, Pass};
@@ -20,6 +21,9 @@ pub(super) fn lanes_per_batch(n_rows: usize) -> usize {
     (MAX_LANE_ROWS / n_rows.max(1)).max(1)
 }
 
+/// Batches under way on a graphics device while the numbers of the first of them are waited for.
+const N_UNDER_WAY: usize = 3;
+
 /// The measurements under way.
 pub(super) struct Trials<B: Backend> {
     ids: Vec<TokenId>,
@@ -28,7 +32,8 @@ pub(super) struct Trials<B: Backend> {
     rows: Vec<usize>,
     batches: VecDeque<Vec<Edits>>,
     base: Option<BaseRun<B>>,
-    scorer: Option<Scorer>,
+    clean: Option<Clean<B>>,
+    under_way: VecDeque<UnderWay>,
     /// A value for each lane of the batches done.
     values: Vec<f32>,
     state: State<B>,
@@ -38,23 +43,46 @@ enum State<B: Backend> {
     /// Between two batches; at first, before the kept run.
     Idle,
     Base(Pass<B>),
-    /// Logits of the kept run, row by row.
-    Clean {
-        normalized: B::Buffer,
-        logits: Vec<Vec<f32>>,
-    },
+    Clean(CleanRows<B>),
     Lanes(Pass<B>, usize),
     Unembedding(Unembedding<B>),
+}
+
+/// What the clean run says.
+struct Clean<B: Backend> {
+    scorer: Scorer,
+    /// The metric, by row.
+    values: Vec<f32>,
+    /// Logits by row, of a metric that compares with them.
+    logits: Option<B::Buffer>,
+}
+
+/// The clean run on its way there, chunk of rows by chunk.
+struct CleanRows<B: Backend> {
+    normalized: B::Buffer,
+    scorer: Scorer,
+    values: Vec<f32>,
+    logits: Vec<B::Buffer>,
 }
 
 /// Logits of a batch's lanes, chunk by chunk.
 struct Unembedding<B: Backend> {
     normalized: B::Buffer,
     n_past: usize,
+    n_lanes: usize,
     /// Lanes and rows still to be read, in order.
     todo: VecDeque<(usize, usize)>,
-    /// `[lane][row]`, the clean run's where the lane has no row.
-    values: Vec<Vec<f32>>,
+    /// Those read, and what was read.
+    done: Vec<(usize, usize)>,
+    read: Vec<B::Buffer>,
+}
+
+/// A batch whose numbers are on their way.
+struct UnderWay {
+    n_lanes: usize,
+    /// Lane and row of each number.
+    cells: Vec<(usize, usize)>,
+    numbers: Pin<Box<dyn Future<Output = Result<Vec<Vec<f32>>, DeviceError>>>>,
 }
 
 impl<B: Backend> Trials<B> {
@@ -62,9 +90,17 @@ impl<B: Backend> Trials<B> {
     pub fn new(config: &ModelConfig, ids: Vec<TokenId>, spec: MetricSpec) -> Result<Self, AblateError> {
         check_ids(&ids, config)?;
         let rows = spec.rows(ids.len(), config)?;
-        let batches = VecDeque::new();
-        let (values, state) = (Vec::new(), State::Idle);
-        Ok(Self { ids, spec, rows, batches, base: None, scorer: None, values, state })
+        Ok(Self {
+            ids,
+            spec,
+            rows,
+            batches: VecDeque::new(),
+            base: None,
+            clean: None,
+            under_way: VecDeque::new(),
+            values: Vec::new(),
+            state: State::Idle,
+        })
     }
 
     /// Adds batches; the lanes of one batch go together.
@@ -72,9 +108,14 @@ impl<B: Backend> Trials<B> {
         self.batches.extend(batches);
     }
 
-    /// The clean run's value and its tokens, once known.
+    /// The metric with its tokens, once they are known.
     pub fn scorer(&self) -> Option<&Scorer> {
-        self.scorer.as_ref()
+        self.clean.as_ref().map(|clean| &clean.scorer)
+    }
+
+    /// The clean run's value, averaged over rows, once known.
+    pub fn clean(&self) -> Option<f32> {
+        self.clean.as_ref().map(|clean| mean(&clean.values))
     }
 
     /// The values so far, lane by lane in the order of the batches.
@@ -85,11 +126,17 @@ impl<B: Backend> Trials<B> {
     /// A layer of a pass, or a chunk of logits; true when nothing is left.
     pub async fn step(&mut self, ground: &Ground<'_, B>) -> Result<bool, AblateError> {
         let (backend, model) = (ground.backend, ground.model);
+        let n_under_way = if backend.wants_large_pieces() { N_UNDER_WAY } else { 1 };
         self.state = match std::mem::replace(&mut self.state, State::Idle) {
             State::Idle => match &self.base {
                 None => State::Base(Pass::start_keeping(backend, model, &self.ids, RunPlan::default())?),
                 Some(base) => {
-                    let Some(batch) = self.batches.pop_front() else { return Ok(true) };
+                    let Some(batch) = self.batches.pop_front() else {
+                        return match self.under_way.is_empty() {
+                            true => Ok(true),
+                            false => self.take_numbers().await.map(|()| false),
+                        };
+                    };
                     let n_lanes = batch.len();
                     let pass = base.lanes(backend, model, batch)?;
                     // Rows before the first that is edited are the clean run's.
@@ -102,20 +149,20 @@ impl<B: Backend> Trials<B> {
                 true => {
                     let Finished { normalized, base, .. } = pass.finish(backend, model).await?;
                     self.base = base;
-                    State::Clean { normalized, logits: Vec::new() }
+                    let last = &self.rows[self.rows.len() - 1..];
+                    let logits = backend.download_one(unembed_rows(ground, &normalized, last)).await?;
+                    let scorer = Scorer::new(&self.spec, &self.ids, &self.rows, &logits);
+                    State::Clean(CleanRows { normalized, scorer, values: Vec::new(), logits: Vec::new() })
                 }
             },
-            State::Clean { normalized, mut logits } => {
-                let rows = &self.rows[logits.len()..];
-                let chunk = unembed_rows(ground, &normalized, &rows[..rows.len().min(UNEMBED_ROWS)]).await?;
-                logits.extend(chunk.chunks_exact(model.config.d_vocab).map(<[f32]>::to_vec));
-                if logits.len() < self.rows.len() {
-                    State::Clean { normalized, logits }
-                } else {
-                    self.scorer = Some(Scorer::new(&self.spec, &self.ids, &self.rows, logits));
+            State::Clean(mut rows) => match rows.step(ground, &self.rows).await? {
+                false => State::Clean(rows),
+                true => {
+                    let logits = rows.scorer.is_kl().then(|| backend.concat(rows.logits));
+                    self.clean = Some(Clean { scorer: rows.scorer, values: rows.values, logits });
                     State::Idle
                 }
-            }
+            },
             State::Lanes(mut pass, n_lanes) => match pass.step(backend, model) {
                 false => State::Lanes(pass, n_lanes),
                 true => {
@@ -125,9 +172,14 @@ impl<B: Backend> Trials<B> {
                 }
             },
             State::Unembedding(mut unembedding) => {
-                let scorer = self.scorer.as_ref().expect("the clean run comes first");
-                if unembedding.step(ground, scorer, &self.rows, self.ids.len()).await? {
-                    self.values.extend(unembedding.values.iter().map(|rows| mean(rows)));
+                let clean = self.clean.as_ref().expect("the clean run comes first");
+                if unembedding.step(ground, clean, &self.rows, self.ids.len()) {
+                    let Unembedding { n_lanes, done: cells, read, .. } = unembedding;
+                    let numbers = Box::pin(backend.download(read));
+                    self.under_way.push_back(UnderWay { n_lanes, cells, numbers });
+                    if self.under_way.len() >= n_under_way {
+                        self.take_numbers().await?;
+                    }
                     State::Idle
                 } else {
                     State::Unembedding(unembedding)
@@ -137,32 +189,69 @@ impl<B: Backend> Trials<B> {
         Ok(false)
     }
 
+    /// Waits for the numbers of the first batch under way.
+    async fn take_numbers(&mut self) -> Result<(), AblateError> {
+        let Some(UnderWay { n_lanes, cells, numbers }) = self.under_way.pop_front() else { return Ok(()) };
+        let numbers = numbers.await?;
+        let clean = self.clean.as_ref().expect("the clean run comes first");
+        let mut values = vec![clean.values.clone(); n_lanes];
+        for ((lane, row), read) in cells.into_iter().zip(numbers.into_iter().flatten()) {
+            values[lane][row] = clean.scorer.value(read);
+        }
+        self.values.extend(values.iter().map(|rows| mean(rows)));
+        Ok(())
+    }
+
     fn unembedding(&self, normalized: B::Buffer, n_past: usize, n_lanes: usize) -> Unembedding<B> {
-        let scorer = self.scorer.as_ref().expect("the clean run comes first");
-        let clean: Vec<f32> = (0..self.rows.len()).map(|row| scorer.clean_value(row)).collect();
         let rows: Vec<usize> = (0..self.rows.len()).filter(|&row| self.rows[row] >= n_past).collect();
         let todo = (0..n_lanes).flat_map(|lane| rows.iter().map(move |&row| (lane, row))).collect();
-        Unembedding { normalized, n_past, todo, values: vec![clean; n_lanes] }
+        Unembedding { normalized, n_past, n_lanes, todo, done: Vec::new(), read: Vec::new() }
+    }
+}
+
+impl<B: Backend> CleanRows<B> {
+    /// One chunk; true when none is left.
+    async fn step(&mut self, ground: &Ground<'_, B>, rows: &[usize]) -> Result<bool, DeviceError> {
+        let first = self.values.len();
+        let chunk: Vec<usize> = (first..(first + unembed_chunk(ground.backend)).min(rows.len())).collect();
+        let at: Vec<usize> = chunk.iter().map(|&row| rows[row]).collect();
+        let logits = unembed_rows(ground, &self.normalized, &at);
+        if self.scorer.is_kl() {
+            // Of a run from itself.
+            self.values.resize(first + chunk.len(), 0.0);
+            self.logits.push(logits);
+        } else {
+            let d_vocab = ground.model.config.d_vocab;
+            let read = self.scorer.read(ground.backend, &logits, d_vocab, &chunk, None);
+            let read = ground.backend.download_one(read).await?;
+            self.values.extend(read.into_iter().map(|read| self.scorer.value(read)));
+        }
+        Ok(self.values.len() == rows.len())
     }
 }
 
 impl<B: Backend> Unembedding<B> {
     /// One chunk; true when none is left.
-    async fn step(
-        &mut self,
-        ground: &Ground<'_, B>,
-        scorer: &Scorer,
-        rows: &[usize],
-        n_tokens: usize,
-    ) -> Result<bool, DeviceError> {
+    fn step(&mut self, ground: &Ground<'_, B>, clean: &Clean<B>, rows: &[usize], n_tokens: usize) -> bool {
         let n_new = n_tokens - self.n_past;
-        let chunk: Vec<(usize, usize)> = self.todo.drain(..self.todo.len().min(UNEMBED_ROWS)).collect();
-        let at: Vec<usize> =
-            chunk.iter().map(|&(lane, row)| lane * n_new + rows[row] - self.n_past).collect();
-        let logits = unembed_rows(ground, &self.normalized, &at).await?;
-        for (&(lane, row), logits) in chunk.iter().zip(logits.chunks_exact(ground.model.config.d_vocab)) {
-            self.values[lane][row] = scorer.value(row, logits);
+        let n_chunk = self.todo.len().min(unembed_chunk(ground.backend));
+        let chunk: Vec<(usize, usize)> = self.todo.drain(..n_chunk).collect();
+        if !chunk.is_empty() {
+            let at: Vec<usize> =
+                chunk.iter().map(|&(lane, row)| lane * n_new + rows[row] - self.n_past).collect();
+            let logits = unembed_rows(ground, &self.normalized, &at);
+            let of_rows: Vec<usize> = chunk.iter().map(|&(_, row)| row).collect();
+            let d_vocab = ground.model.config.d_vocab;
+            let logits_of_clean = clean.logits.as_ref();
+            self.read.push(clean.scorer.read(
+                ground.backend,
+                &logits,
+                d_vocab,
+                &of_rows,
+                logits_of_clean,
+            ));
+            self.done.extend(chunk);
         }
-        Ok(self.todo.is_empty())
+        self.todo.is_empty()
     }
 }

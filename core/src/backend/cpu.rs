@@ -21,9 +21,10 @@ pub use matmul::PackedMatrix;
 use quantized::QuantizedPanels;
 pub use rope::{frequencies, turns};
 
-use super::{AttentionEdit, AttnShape, Backend, DeviceError, Precision, RowEdit};
+use super::{AttentionEdit, AttnShape, Backend, DeviceError, LogitRead, Precision, RowEdit};
 use crate::hooks::TargetKeys;
 use crate::ids::TokenId;
+use crate::metrics::{kl_nats, logprob};
 use crate::tensor::HostTensor;
 use crate::tensor::quantized::QuantizedMatrix;
 
@@ -72,12 +73,27 @@ impl Backend for Cpu {
         }
     }
 
-    fn rope(&self, x: &Vec<f32>, n_heads: usize, d_head: usize, theta: f32, n_past: usize) -> Vec<f32> {
-        rope::rope(x, n_heads, d_head, theta, n_past)
+    fn rope(
+        &self,
+        x: &Vec<f32>,
+        n_heads: usize,
+        d_head: usize,
+        theta: f32,
+        positions: Range<usize>,
+    ) -> Vec<f32> {
+        rope::rope(x, n_heads, d_head, theta, positions)
+    }
+
+    fn wants_large_pieces(&self) -> bool {
+        false
     }
 
     fn attn_scores(&self, q: &Vec<f32>, k: &Vec<f32>, shape: AttnShape, queries: Range<usize>) -> Vec<f32> {
-        attention::attn_scores(q, k, shape, queries)
+        let of_lane = |lane: usize, shape: AttnShape| {
+            let (q, k) = (lane_of(q, lane, shape.n_lanes), lane_of(k, lane, shape.n_lanes));
+            attention::attn_scores(q, k, shape, queries.clone())
+        };
+        of_lanes(shape, of_lane)
     }
 
     fn softmax(&self, scores: &Vec<f32>, shape: AttnShape, queries: Range<usize>) -> Vec<f32> {
@@ -91,7 +107,11 @@ impl Backend for Cpu {
         shape: AttnShape,
         queries: Range<usize>,
     ) -> Vec<f32> {
-        attention::mix_values(pattern, v, shape, queries)
+        let of_lane = |lane: usize, shape: AttnShape| {
+            let (pattern, v) = (lane_of(pattern, lane, shape.n_lanes), lane_of(v, lane, shape.n_lanes));
+            attention::mix_values(pattern, v, shape, queries.clone())
+        };
+        of_lanes(shape, of_lane)
     }
 
     fn target_mass(
@@ -180,7 +200,40 @@ impl Backend for Cpu {
         x.len()
     }
 
-    async fn download(&self, buffers: Vec<Vec<f32>>) -> Result<Vec<Vec<f32>>, DeviceError> {
-        Ok(buffers)
+    fn read_logits(
+        &self,
+        logits: &Vec<f32>,
+        d_vocab: usize,
+        read: &LogitRead<'_, Vec<f32>>,
+    ) -> Vec<f32> {
+        let rows = logits.chunks_exact(d_vocab).enumerate();
+        let read = |(row, logits): (usize, &[f32])| match read {
+            LogitRead::Logprob(tokens) => logprob(logits, tokens[row]),
+            LogitRead::Logit(tokens) => logits[tokens[row] as usize],
+            LogitRead::LogitDiff(tokens, versus) => logits[tokens[row] as usize] - logits[*versus as usize],
+            LogitRead::Kl { clean, rows } => kl_nats(&clean[rows[row] * d_vocab..][..d_vocab], logits),
+        };
+        rows.map(read).collect()
+    }
+
+    fn download(
+        &self,
+        buffers: Vec<Vec<f32>>,
+    ) -> impl Future<Output = Result<Vec<Vec<f32>>, DeviceError>> + use<> {
+        std::future::ready(Ok(buffers))
+    }
+}
+
+/// One lane's values.
+fn lane_of(x: &[f32], lane: usize, n_lanes: usize) -> &[f32] {
+    let len = x.len() / n_lanes;
+    &x[lane * len..(lane + 1) * len]
+}
+
+/// Lane after lane.
+fn of_lanes(shape: AttnShape, of_lane: impl Fn(usize, AttnShape) -> Vec<f32>) -> Vec<f32> {
+    match shape.n_lanes {
+        1 => of_lane(0, shape),
+        n_lanes => (0..n_lanes).flat_map(|lane| of_lane(lane, shape)).collect(),
     }
 }

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use super::cpu::{Cpu, PackedMatrix};
 use super::webgpu::{GpuBuffer, GpuMatrix, WebGpu};
-use super::{AttentionEdit, AttnShape, Backend, DeviceError, Precision, RowEdit};
+use super::{AttentionEdit, AttnShape, Backend, DeviceError, LogitRead, Precision, RowEdit};
 use crate::hooks::TargetKeys;
 use crate::ids::TokenId;
 use crate::tensor::HostTensor;
@@ -183,9 +183,16 @@ impl Backend for Device {
         n_heads: usize,
         d_head: usize,
         theta: f32,
-        n_past: usize,
+        positions: Range<usize>,
     ) -> DeviceBuffer {
-        on!(self, |backend, get, take| backend.rope(get(x), n_heads, d_head, theta, n_past))
+        on!(self, |backend, get, take| backend.rope(get(x), n_heads, d_head, theta, positions))
+    }
+
+    fn wants_large_pieces(&self) -> bool {
+        match self {
+            Self::Cpu(cpu) => cpu.wants_large_pieces(),
+            Self::WebGpu(gpu) => gpu.wants_large_pieces(),
+        }
     }
 
     fn attn_scores(
@@ -304,11 +311,32 @@ impl Backend for Device {
         }
     }
 
-    async fn download(&self, buffers: Vec<DeviceBuffer>) -> Result<Vec<Vec<f32>>, DeviceError> {
-        match self {
-            Self::Cpu(cpu) => cpu.download(buffers.into_iter().map(DeviceBuffer::into_cpu).collect()).await,
+    fn read_logits(
+        &self,
+        logits: &DeviceBuffer,
+        d_vocab: usize,
+        read: &LogitRead<'_, DeviceBuffer>,
+    ) -> DeviceBuffer {
+        on!(self, |backend, get, take| backend.read_logits(get(logits), d_vocab, &read.with(get)))
+    }
+
+    fn download(
+        &self,
+        buffers: Vec<DeviceBuffer>,
+    ) -> impl Future<Output = Result<Vec<Vec<f32>>, DeviceError>> + use<> {
+        let buffers = buffers.into_iter();
+        // Asked for here, so that it is under way; waited for in whichever it is.
+        let (cpu, gpu) = match self {
+            Self::Cpu(cpu) => (Some(cpu.download(buffers.map(DeviceBuffer::into_cpu).collect())), None),
             Self::WebGpu(gpu) => {
-                gpu.download(buffers.into_iter().map(DeviceBuffer::into_web_gpu).collect()).await
+                (None, Some(gpu.download(buffers.map(DeviceBuffer::into_web_gpu).collect())))
+            }
+        };
+        async {
+            match (cpu, gpu) {
+                (Some(cpu), _) => cpu.await,
+                (_, Some(gpu)) => gpu.await,
+                (None, None) => unreachable!("it is one of them"),
             }
         }
     }

@@ -18,7 +18,7 @@ pub use self::commands::{OpenError, Wanted};
 use self::kernels::Kernel;
 pub use self::matrix::GpuMatrix;
 pub use self::memory::GpuBuffer;
-use super::{AttentionEdit, AttnShape, Backend, DeviceError, RowEdit, cpu};
+use super::{AttentionEdit, AttnShape, Backend, DeviceError, LogitRead, RowEdit, cpu};
 use crate::hooks::{PatternTarget, TargetKeys};
 use crate::ids::TokenId;
 use crate::tensor::HostTensor;
@@ -229,15 +229,25 @@ impl Backend for WebGpu {
         weights.times(&self.commands, x)
     }
 
-    fn rope(&self, x: &GpuBuffer, n_heads: usize, d_head: usize, theta: f32, n_past: usize) -> GpuBuffer {
-        let n_rows = x.len() / (n_heads * d_head);
-        let angles = self.angles(d_head, theta, n_past + n_rows);
+    fn rope(
+        &self,
+        x: &GpuBuffer,
+        n_heads: usize,
+        d_head: usize,
+        theta: f32,
+        positions: Range<usize>,
+    ) -> GpuBuffer {
+        let angles = self.angles(d_head, theta, positions.end);
         let n_pairs = x.len() / 2;
         let (groups, n_across) = Self::over_values(n_pairs);
         let out = self.commands.room(x.len());
-        let params = [n_pairs, n_heads, d_head, n_past, x.start(), n_across].map(Param::from);
+        let params = [n_pairs, n_heads, d_head, positions.start, positions.len(), x.start(), n_across].map(Param::from);
         self.commands.dispatch(Kernel::Rope, &params, &[x, &angles], &out, groups);
         out
+    }
+
+    fn wants_large_pieces(&self) -> bool {
+        true
     }
 
     fn attn_scores(
@@ -247,9 +257,9 @@ impl Backend for WebGpu {
         shape: AttnShape,
         queries: Range<usize>,
     ) -> GpuBuffer {
-        let out = self.commands.room(shape.n_heads * queries.len() * shape.n_tokens);
+        let out = self.commands.room(shape.n_lane_heads() * queries.len() * shape.n_tokens);
         let params = Self::block(shape, &queries, q, k.start(), 0);
-        let groups = [shape.n_tokens.div_ceil(16), queries.len().div_ceil(16), shape.n_heads];
+        let groups = [shape.n_tokens.div_ceil(64), queries.len().div_ceil(32), shape.n_lane_heads()];
         self.commands.dispatch(Kernel::AttnScores, &params, &[q, k], &out, groups);
         out
     }
@@ -257,7 +267,7 @@ impl Backend for WebGpu {
     fn softmax(&self, scores: &GpuBuffer, shape: AttnShape, queries: Range<usize>) -> GpuBuffer {
         let out = self.commands.room(scores.len());
         let params = Self::block(shape, &queries, scores, 0, 0);
-        self.commands.dispatch(Kernel::Softmax, &params, &[scores], &out, [queries.len(), shape.n_heads, 1]);
+        self.commands.dispatch(Kernel::Softmax, &params, &[scores], &out, [queries.len(), shape.n_lane_heads(), 1]);
         out
     }
 
@@ -268,9 +278,9 @@ impl Backend for WebGpu {
         shape: AttnShape,
         queries: Range<usize>,
     ) -> GpuBuffer {
-        let out = self.commands.room(queries.len() * shape.n_heads * shape.d_head);
+        let out = self.commands.room(queries.len() * shape.n_lane_heads() * shape.d_head);
         let params = Self::block(shape, &queries, pattern, v.start(), 0);
-        let groups = [shape.d_head.div_ceil(16), queries.len().div_ceil(16), shape.n_heads];
+        let groups = [shape.d_head.div_ceil(64), queries.len().div_ceil(32), shape.n_lane_heads()];
         self.commands.dispatch(Kernel::MixValues, &params, &[pattern, v], &out, groups);
         out
     }
@@ -291,7 +301,16 @@ impl Backend for WebGpu {
     }
 
     fn entropy_sum(&self, pattern: &GpuBuffer, shape: AttnShape, queries: Range<usize>) -> GpuBuffer {
-        self.of_heads(Kernel::EntropySum, pattern, shape, &queries, 0)
+        let rows = self.commands.room(shape.n_heads * queries.len());
+        let params = Self::block(shape, &queries, pattern, 0, 0);
+        self.commands.dispatch(
+            Kernel::Entropies,
+            &params,
+            &[pattern],
+            &rows,
+            [queries.len(), shape.n_heads, 1],
+        );
+        self.of_heads(Kernel::SumOfRows, &rows, shape, &queries, 0)
     }
 
     fn argmax_keys(
@@ -430,7 +449,39 @@ impl Backend for WebGpu {
         x.len()
     }
 
-    async fn download(&self, buffers: Vec<GpuBuffer>) -> Result<Vec<Vec<f32>>, DeviceError> {
-        self.commands.download(buffers).await
+    fn read_logits(
+        &self,
+        logits: &GpuBuffer,
+        d_vocab: usize,
+        read: &LogitRead<'_, GpuBuffer>,
+    ) -> GpuBuffer {
+        let (kind, asked, clean, versus) = match read {
+            LogitRead::Logprob(tokens) => (0, self.upload_u32(tokens.iter().copied()), logits, 0),
+            LogitRead::Logit(tokens) => (1, self.upload_u32(tokens.iter().copied()), logits, 0),
+            LogitRead::LogitDiff(tokens, versus) => {
+                (2, self.upload_u32(tokens.iter().copied()), logits, *versus as usize)
+            }
+            LogitRead::Kl { clean, rows } => {
+                (3, self.upload_u32(rows.iter().map(|&row| row as u32)), *clean, 0)
+            }
+        };
+        let n_rows = logits.len() / d_vocab;
+        let out = self.commands.room(n_rows);
+        let params = [d_vocab, kind, logits.start(), clean.start(), versus].map(Param::from);
+        self.commands.dispatch(
+            Kernel::ReadLogits,
+            &params,
+            &[logits, clean, &asked],
+            &out,
+            [n_rows, 1, 1],
+        );
+        out
+    }
+
+    fn download(
+        &self,
+        buffers: Vec<GpuBuffer>,
+    ) -> impl Future<Output = Result<Vec<Vec<f32>>, DeviceError>> + use<> {
+        self.commands.download(buffers)
     }
 }

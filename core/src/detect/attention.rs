@@ -7,16 +7,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::activations::Activations;
-use crate::backend::{Backend, DeviceError};
+use crate::ablate::unembed_chunk;
+use crate::backend::{Backend, DeviceError, LogitRead};
 use crate::detect::stimulus::Stimulus;
 use crate::detect::{DetectError, Draws, Findings, Ground, HeadTable};
 use crate::forward::{Finished, Pass};
 use crate::hooks::{RunPlan, TargetKeys};
 use crate::ids::TokenId;
-use crate::metrics::logsumexp;
 
-/// Positions unembedded in one step.
-const UNEMBED_ROWS: usize = 16;
 
 /// How a head's pattern on one sequence becomes its score.
 #[derive(Clone, Debug, PartialEq)]
@@ -297,12 +295,12 @@ async fn more_losses<B: Backend>(
     nll_nats: &mut Vec<f32>,
 ) -> Result<(), DeviceError> {
     let (start, d_model) = (nll_nats.len(), ground.model.config.d_model);
-    let end = (start + UNEMBED_ROWS).min(ids.len() - 1);
+    let end = (start + unembed_chunk(ground.backend)).min(ids.len() - 1);
     let rows = ground.backend.slice(normalized, start * d_model..end * d_model);
-    let logits = ground.backend.download_one(ground.backend.matmul(&rows, ground.model.unembed())).await?;
-    for (logits, &target) in logits.chunks_exact(ground.model.config.d_vocab).zip(&ids[start + 1..]) {
-        nll_nats.push((logsumexp(logits) - f64::from(logits[target as usize])) as f32);
-    }
+    let logits = ground.backend.matmul(&rows, ground.model.unembed());
+    let read = LogitRead::Logprob(&ids[start + 1..end + 1]);
+    let logprobs = ground.backend.read_logits(&logits, ground.model.config.d_vocab, &read);
+    nll_nats.extend(ground.backend.download_one(logprobs).await?.into_iter().map(|logprob| -logprob));
     Ok(())
 }
 
@@ -322,7 +320,7 @@ mod tests {
 
     /// The score of one planted head, through the kernels that a pass uses.
     fn score(reading: &Reading, pattern: &Vec<f32>, n_tokens: usize) -> f32 {
-        let shape = AttnShape { n_heads: 1, n_kv_heads: 1, d_head: 2, n_past: 0, n_tokens };
+        let shape = AttnShape { n_heads: 1, n_kv_heads: 1, d_head: 2, n_past: 0, n_tokens, n_lanes: 1 };
         let mut activations = Activations::default();
         let targets = reading.targets();
         for (target, keys) in targets.iter().enumerate() {

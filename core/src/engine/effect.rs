@@ -3,9 +3,9 @@
 
 use std::rc::Rc;
 
-use super::{Engine, Job, RunOutcome};
-use crate::ablate::UNEMBED_ROWS;
-use crate::backend::Backend;
+use super::{Buffer, Engine, Job, RunOutcome};
+use crate::ablate::unembed_chunk;
+use crate::backend::{Backend, LogitRead};
 use crate::error::Error;
 use crate::forward::direct_resid;
 use crate::ids::TokenId;
@@ -49,22 +49,22 @@ impl Job for EffectTask {
     type Report = EffectReport;
 
     async fn step(&mut self, engine: &Engine) -> Result<bool, Error> {
+        let (backend, d_vocab) = (&engine.backend, engine.info.d_vocab);
         let ids = &self.clean.tokens.ids;
         let first = self.kl_nats.len();
-        let end = (first + UNEMBED_ROWS / 2).min(ids.len());
-        let clean = engine.logits(&self.clean.normalized, first..end).await?;
-        let edited = engine.logits(&self.edited.normalized, first..end).await?;
-        let rows = |logits: &'_ [f32]| -> Vec<Vec<f32>> {
-            logits.chunks_exact(engine.info.d_vocab).map(<[f32]>::to_vec).collect()
-        };
-        for (position, (clean, edited)) in (first..).zip(rows(&clean).iter().zip(&rows(&edited))) {
-            self.kl_nats.push(kl_nats(clean, edited));
-            if let Some(&target) = ids.get(position + 1) {
-                let nll = |logits: &[f32]| (logsumexp(logits) - f64::from(logits[target as usize])) as f32;
-                self.clean_nll_nats.push(nll(clean));
-                self.edited_nll_nats.push(nll(edited));
-            }
-        }
+        let end = (first + unembed_chunk(backend) / 2).min(ids.len());
+        let clean = engine.unembed(&self.clean.normalized, first..end);
+        let edited = engine.unembed(&self.edited.normalized, first..end);
+        // The last position has no target: what is read there is left out.
+        let targets = (first..end).map(|position| ids.get(position + 1).copied().unwrap_or_default());
+        let (targets, rows): (Vec<TokenId>, Vec<usize>) = (targets.collect(), (0..end - first).collect());
+        let nll = |logits: &Buffer| backend.read_logits(logits, d_vocab, &LogitRead::Logprob(&targets));
+        let kl = backend.read_logits(&edited, d_vocab, &LogitRead::Kl { clean: &clean, rows: &rows });
+        let numbers = backend.download(vec![kl, nll(&clean), nll(&edited)]).await?;
+        self.kl_nats.extend(&numbers[0]);
+        let n_targets = end.min(ids.len() - 1) - first;
+        self.clean_nll_nats.extend(numbers[1][..n_targets].iter().map(|logprob| -logprob));
+        self.edited_nll_nats.extend(numbers[2][..n_targets].iter().map(|logprob| -logprob));
         Ok(end == ids.len())
     }
 

@@ -4,10 +4,9 @@
 use std::rc::Rc;
 
 use super::{Buffer, Engine, block_on};
-use crate::ablate::UNEMBED_ROWS;
+use crate::ablate::{UNEMBED_ROWS, unembed_chunk};
 use crate::activations::Activations;
-use crate::backend::Backend;
-use crate::backend::{Device, DeviceError};
+use crate::backend::{Backend, Device, DeviceError, LogitRead};
 use crate::detect::{AttentionTarget, mean_over_rows};
 use crate::error::Error;
 use crate::forward::{BaseRun, Donors, Finished, NewPart, Pass};
@@ -261,21 +260,27 @@ impl RunTask {
 impl Unembedding {
     /// Unembeds one chunk; true when the last position is done.
     async fn step(&mut self, engine: &Engine, ids: &[TokenId]) -> Result<bool, DeviceError> {
-        let end = (self.next_position + UNEMBED_ROWS).min(ids.len());
-        if self.next_position == end {
+        let backend = &engine.backend;
+        let positions = self.next_position..(self.next_position + unembed_chunk(backend)).min(ids.len());
+        if positions.is_empty() {
             return Ok(true);
         }
-        let logits = engine.logits(&self.normalized, self.next_position..end).await?;
-        let rows = logits.chunks_exact(engine.info.d_vocab);
-        // The last position has no target: its row pairs with nothing.
-        for (logits, target) in rows.clone().zip(&ids[self.next_position + 1..]) {
-            self.nll_nats.push((logsumexp(logits) - f64::from(logits[*target as usize])) as f32);
+        let (d_vocab, n_rows, is_last) = (engine.info.d_vocab, positions.len(), positions.end == ids.len());
+        let logits = engine.unembed(&self.normalized, positions.clone());
+        // The last position has no target: what is read there is left out.
+        let targets = positions.clone().map(|position| ids.get(position + 1).copied().unwrap_or_default());
+        let targets: Vec<TokenId> = targets.collect();
+        let logprobs = backend.read_logits(&logits, d_vocab, &LogitRead::Logprob(&targets));
+        let mut wanted = vec![logprobs];
+        wanted.extend(is_last.then(|| backend.slice(&logits, (n_rows - 1) * d_vocab..n_rows * d_vocab)));
+        let mut numbers = backend.download(wanted).await?;
+        if is_last {
+            self.logits = numbers.pop().unwrap_or_default();
+            numbers[0].pop();
         }
-        if end == ids.len() {
-            self.logits = rows.last().map(<[f32]>::to_vec).unwrap_or_default();
-        }
-        self.next_position = end;
-        Ok(end == ids.len())
+        self.nll_nats.extend(numbers[0].iter().map(|logprob| -logprob));
+        self.next_position = positions.end;
+        Ok(is_last)
     }
 }
 

@@ -183,11 +183,12 @@ impl<B: Backend> BaseRun<B> {
                 self.layers[first_attention..].iter().map(|l| l.kv.prefix(backend, n_past * d_row)).collect()
             }
         };
+        let shape = AttnShape { n_past, n_lanes: lanes.len(), ..self.shape };
         Pass {
             plan: RunPlan::default(),
             lanes,
             ids: self.ids.clone(),
-            shape: AttnShape { n_past, ..self.shape },
+            shape,
             next_layer: entry.layer,
             entry: begin,
             resid,

@@ -3,7 +3,7 @@
 
 use crate::backend::{AttnShape, Backend};
 
-/// Rotated keys and values of one layer, each `[pos, kv_head, d_head]`.
+/// Rotated keys and values of one layer, each `[lane, pos, kv_head, d_head]`; what is kept after a pass has one lane.
 pub(super) struct LayerKv<B: Backend> {
     pub k: B::Buffer,
     pub v: B::Buffer,
@@ -16,9 +16,17 @@ impl<B: Backend> Clone for LayerKv<B> {
 }
 
 impl<B: Backend> LayerKv<B> {
-    /// These positions and more behind them.
-    pub fn and(self, backend: &B, more: &Self) -> Self {
-        Self { k: backend.append(self.k, &more.k), v: backend.append(self.v, &more.v) }
+    /// These positions, the same of every lane, and each lane's own behind them.
+    pub fn and(self, backend: &B, more: &Self, n_lanes: usize) -> Self {
+        let with = |past: B::Buffer, new: &B::Buffer| {
+            if n_lanes == 1 {
+                return backend.append(past, new);
+            }
+            let len = backend.n_values(new) / n_lanes;
+            let lane = |lane: usize| [past.clone(), backend.slice(new, lane * len..(lane + 1) * len)];
+            backend.concat((0..n_lanes).flat_map(lane).collect())
+        };
+        Self { k: with(self.k, &more.k), v: with(self.v, &more.v) }
     }
 
     /// The first values of keys and of values.

@@ -31,7 +31,7 @@ pub(super) struct LayerStep<'a, B: Backend> {
 impl<B: Backend> LayerStep<'_, B> {
     /// Attention from the residual stream on.
     pub fn attention(&self, pass: &mut Pass<B>, block: &Block<B::Matrix, B::Buffer>) {
-        let AttnShape { n_heads, n_kv_heads, d_head, n_past, .. } = pass.shape;
+        let AttnShape { n_heads, n_kv_heads, d_head, n_past, n_tokens, .. } = pass.shape;
         let (backend, config, n_new) = (self.backend, &self.model.config, pass.shape.n_new());
         self.edit_resid(pass);
         self.keep_resid(pass, ResidPre);
@@ -51,22 +51,25 @@ impl<B: Backend> LayerStep<'_, B> {
         let mut z_lanes = Vec::new();
         let mut kept_kv = None;
         let n_lanes = pass.lanes.len();
-        for lane in 0..n_lanes {
-            let rows =
-                |x: &B::Buffer, n_values: usize| backend.slice(x, lane * n_values..(lane + 1) * n_values);
+        let n_together = self.lanes_together(pass.shape);
+        for first in (0..n_lanes).step_by(n_together) {
+            let lanes = first..(first + n_together).min(n_lanes);
+            let rows = |x: &B::Buffer, n_values: usize| {
+                backend.slice(x, lanes.start * n_values..lanes.end * n_values)
+            };
             let (q, k) = (rows(&q, n_queries * n_heads * d_head), rows(&k, n_new * n_kv_heads * d_head));
-            let q = backend.rope(&q, n_heads, d_head, config.rope_theta, first_query);
-            let k = backend.rope(&k, n_kv_heads, d_head, config.rope_theta, n_past);
+            let q = backend.rope(&q, n_heads, d_head, config.rope_theta, first_query..n_tokens);
+            let k = backend.rope(&k, n_kv_heads, d_head, config.rope_theta, n_past..n_tokens);
             self.keep(pass, RotQ, &q, &[n_queries, n_heads, d_head]);
             self.keep(pass, RotK, &k, &[n_new, n_kv_heads, d_head]);
             let new = LayerKv { k, v: rows(&v, n_new * n_kv_heads * d_head) };
-            // The last lane may have what the others copied.
-            let before = if lane + 1 == n_lanes { past.take() } else { past.clone() };
+            // The last lanes may have what the others copied.
+            let before = if lanes.end == n_lanes { past.take() } else { past.clone() };
             let kv = match before {
-                Some(before) => before.and(backend, &new),
+                Some(before) => before.and(backend, &new, lanes.len()),
                 None => new,
             };
-            z_lanes.push(self.mix(pass, lane, &q, &kv));
+            z_lanes.push(self.mix(pass, lanes, &q, &kv));
             kept_kv = Some(kv);
         }
         let z = backend.concat(z_lanes);
@@ -165,10 +168,19 @@ impl<B: Backend> LayerStep<'_, B> {
         pass.resid = backend.add(&pass.resid, &mlp_out);
     }
 
-    /// Scores, pattern and mixed values of one lane, in blocks of queries; gives `z`.
-    fn mix(&self, pass: &mut Pass<B>, lane: usize, q: &B::Buffer, kv: &LayerKv<B>) -> B::Buffer {
-        let shape = pass.shape;
-        let block_len = (MAX_BLOCK_WEIGHTS / (shape.n_heads * shape.n_tokens)).max(1);
+    /// Lanes that go through attention together: where there are several, all their weights are one block.
+    fn lanes_together(&self, shape: AttnShape) -> usize {
+        let n_weights = shape.n_heads * shape.n_new() * shape.n_tokens;
+        match self.backend.wants_large_pieces() {
+            true => (MAX_BLOCK_WEIGHTS / n_weights).clamp(1, shape.n_lanes),
+            false => 1,
+        }
+    }
+
+    /// Scores, patterns and mixed values of some lanes, in blocks of queries; gives `z`.
+    fn mix(&self, pass: &mut Pass<B>, lanes: Range<usize>, q: &B::Buffer, kv: &LayerKv<B>) -> B::Buffer {
+        let shape = AttnShape { n_lanes: lanes.len(), ..pass.shape };
+        let block_len = (MAX_BLOCK_WEIGHTS / (shape.n_lane_heads() * shape.n_tokens)).max(1);
         let mut kept = self.kept_weights(pass);
         let mut mass: Vec<Option<B::Buffer>> = vec![None; pass.plan.targets.len()];
         let mut entropy = None;
@@ -181,7 +193,7 @@ impl<B: Backend> LayerStep<'_, B> {
         };
         let first_argmax = shape.n_tokens.saturating_sub(pass.plan.n_argmax_rows).max(shape.n_past);
         let mut z_blocks = Vec::new();
-        let edits = self.attention_edits(&pass.lanes[lane]);
+        let edits = self.attention_edits(&pass.lanes[lanes]);
         for first in (shape.n_past..shape.n_tokens).step_by(block_len) {
             let queries = first..(first + block_len).min(shape.n_tokens);
             let edited = |mut weights: B::Buffer, of_scores: bool| {
@@ -235,10 +247,15 @@ impl<B: Backend> LayerStep<'_, B> {
         kept
     }
 
-    /// The edits of this layer's attention, in order.
-    fn attention_edits<'e>(&self, edits: &'e Edits) -> Vec<HeadAttentionEdit<'e>> {
+    /// The edits of this layer's attention in some lanes, in order.
+    fn attention_edits<'e>(&self, lanes: &'e [Edits]) -> Vec<HeadAttentionEdit<'e>> {
+        let config = &self.model.config;
+        let of_lane = |(lane, edits): (usize, &'e Edits)| {
+            let here = edits.in_layer(config, self.layer).into_iter();
+            here.map(move |(index, intervention, site)| (lane, edits, index, intervention, site))
+        };
         let mut found = Vec::new();
-        for (index, intervention, site) in edits.in_layer(&self.model.config, self.layer) {
+        for (lane, edits, index, intervention, site) in lanes.iter().enumerate().flat_map(of_lane) {
             let Site::Head(id) = site else { continue };
             let edit = match &intervention.edit {
                 Edit::PatternTemperature { tau } => AttentionEdit::Divide(*tau),
@@ -248,7 +265,7 @@ impl<B: Backend> LayerStep<'_, B> {
                 _ => continue,
             };
             found.push(HeadAttentionEdit {
-                head: id.head,
+                head: lane * config.n_heads + id.head,
                 edit,
                 positions: intervention.positions.as_deref(),
             });
@@ -323,6 +340,7 @@ impl<B: Backend> LayerStep<'_, B> {
 
 /// An edit of one head's scores or pattern.
 struct HeadAttentionEdit<'a> {
+    /// Which, counting through all lanes.
     head: usize,
     edit: AttentionEdit,
     positions: Option<&'a [usize]>,

@@ -14,9 +14,9 @@ fn head_rows(x: &[f32], head: usize, n_heads: usize, d_head: usize, end: usize) 
     &x[head * d_head..(end - 1) * stride + (head + 1) * d_head]
 }
 
-/// `q·k / sqrt(d_head)`, `[head, query, key_pos]`; keys after the query are `-inf`.
+/// `q·k / sqrt(d_head)` of one lane, `[head, query, key_pos]`; keys after the query are `-inf`.
 pub fn attn_scores(q: &[f32], k: &[f32], shape: AttnShape, queries: Range<usize>) -> Vec<f32> {
-    let AttnShape { n_heads, n_kv_heads, d_head, n_past, n_tokens } = shape;
+    let AttnShape { n_heads, n_kv_heads, d_head, n_past, n_tokens, .. } = shape;
     let scale = 1.0 / (d_head as f32).sqrt();
     let mut scores = vec![f32::NEG_INFINITY; n_heads * queries.len() * n_tokens];
     for kv_head in 0..n_kv_heads {
@@ -43,7 +43,7 @@ pub fn attn_scores(q: &[f32], k: &[f32], shape: AttnShape, queries: Range<usize>
     scores
 }
 
-/// `Σ_key pattern·v`, `[query, head, d_head]`.
+/// `Σ_key pattern·v` of one lane, `[query, head, d_head]`.
 pub fn mix_values(pattern: &[f32], v: &[f32], shape: AttnShape, queries: Range<usize>) -> Vec<f32> {
     let AttnShape { n_heads, n_kv_heads, d_head, n_tokens, .. } = shape;
     let mut z = vec![0.0; queries.len() * n_heads * d_head];
@@ -115,7 +115,7 @@ mod tests {
     use super::*;
     use crate::backend::cpu::elementwise::softmax;
 
-    const SHAPE: AttnShape = AttnShape { n_heads: 4, n_kv_heads: 2, d_head: 6, n_past: 0, n_tokens: 23 };
+    const SHAPE: AttnShape = AttnShape { n_heads: 4, n_kv_heads: 2, d_head: 6, n_past: 0, n_tokens: 23, n_lanes: 1 };
 
     fn values(n: usize, salt: usize) -> Vec<f32> {
         (0..n).map(|i| (((i * 31 + salt * 17) % 89) as f32 - 44.0) / 30.0).collect()
@@ -171,7 +171,7 @@ mod tests {
 
     #[test]
     fn the_argmax_is_of_the_row_asked_for_and_the_first_among_equals() {
-        let shape = AttnShape { n_heads: 2, n_kv_heads: 1, d_head: 2, n_past: 0, n_tokens: 3 };
+        let shape = AttnShape { n_heads: 2, n_kv_heads: 1, d_head: 2, n_past: 0, n_tokens: 3, n_lanes: 1 };
         let pattern = [1.0, 0.0, 0.0, 0.2, 0.4, 0.4, 0.0, 1.0, 0.0, 0.1, 0.3, 0.6];
         assert_eq!(argmax_keys(&pattern, shape, 1..3, 1), [0.0, 1.0]);
         assert_eq!(argmax_keys(&pattern, shape, 1..3, 2), [1.0, 2.0]);
@@ -179,7 +179,7 @@ mod tests {
 
     #[test]
     fn entropy_of_an_even_row_is_the_logarithm_of_its_keys() {
-        let shape = AttnShape { n_heads: 1, n_kv_heads: 1, d_head: 2, n_past: 0, n_tokens: 4 };
+        let shape = AttnShape { n_heads: 1, n_kv_heads: 1, d_head: 2, n_past: 0, n_tokens: 4, n_lanes: 1 };
         let pattern = [1.0, 0.0, 0.0, 0.0, 0.25, 0.25, 0.25, 0.25];
         assert!((entropy_sum(&pattern, shape, 0..2)[0] - 4f32.ln()).abs() < 1e-6);
     }

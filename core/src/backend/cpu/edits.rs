@@ -108,7 +108,7 @@ mod tests {
 
     #[test]
     fn attention_is_moved_masked_and_cooled_at_its_head_and_queries() {
-        let shape = AttnShape { n_heads: 2, n_kv_heads: 1, d_head: 2, n_past: 0, n_tokens: 3 };
+        let shape = AttnShape { n_heads: 2, n_kv_heads: 1, d_head: 2, n_past: 0, n_tokens: 3, n_lanes: 1 };
         let inf = f32::NEG_INFINITY;
         let one_head = [0.5, inf, inf, 0.5, -1.0, inf, 0.1, 0.2, 0.3];
         let scores = [one_head, one_head].concat();

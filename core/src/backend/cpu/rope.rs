@@ -1,12 +1,14 @@
 //! Rotary position embedding (Su et al. 2021, RoFormer) on half-split pairs, as Llama checkpoints of Hugging Face
 //! have them: dimension `i` turns with dimension `i + d_head/2`.
 
-/// Turns every head of every row; position `p` by angles `p / theta^(2i/d_head)`. Shape `[pos, head, d_head]`, the first
-/// row at position `n_past`.
-pub fn rope(x: &[f32], n_heads: usize, d_head: usize, theta: f32, n_past: usize) -> Vec<f32> {
+use std::ops::Range;
+
+/// Turns every head of every row; position `p` by angles `p / theta^(2i/d_head)`. Shape `[lane, pos, head, d_head]`, each lane at
+/// these positions.
+pub fn rope(x: &[f32], n_heads: usize, d_head: usize, theta: f32, positions: Range<usize>) -> Vec<f32> {
     let (half, frequencies) = (d_head / 2, frequencies(d_head, theta));
     let mut out = x.to_vec();
-    for (position, row) in (n_past..).zip(out.chunks_exact_mut(n_heads * d_head)) {
+    for (position, row) in positions.cycle().zip(out.chunks_exact_mut(n_heads * d_head)) {
         let turns = turns(position, &frequencies);
         for head in row.chunks_exact_mut(d_head) {
             let (first, second) = head.split_at_mut(half);
@@ -39,7 +41,7 @@ mod tests {
         let (q, k) = ([0.3, -0.7, 1.1, 0.2], [0.5, 0.9, -0.4, 0.8]);
         let turned = |x: [f32; 4], position: usize| {
             let rows: Vec<f32> = std::iter::repeat_n(x, position + 1).flatten().collect();
-            rope(&rows, 1, 4, 100.0, 0)[position * 4..].to_vec()
+            rope(&rows, 1, 4, 100.0, 0..position + 1)[position * 4..].to_vec()
         };
         let score = |query_pos, key_pos| -> f32 {
             turned(q, query_pos).iter().zip(turned(k, key_pos)).map(|(q, k)| q * k).sum()
@@ -47,6 +49,6 @@ mod tests {
         assert!((score(5, 2) - score(13, 10)).abs() < 1e-5);
         assert!((score(5, 2) - score(5, 3)).abs() > 1e-3);
         assert_eq!(turned(q, 0), q);
-        assert_eq!(rope(&q, 1, 4, 100.0, 13), turned(q, 13), "a row knows its position");
+        assert_eq!(rope(&q, 1, 4, 100.0, 13..14), turned(q, 13), "a row knows its position");
     }
 }

@@ -204,7 +204,12 @@ impl Commands {
     }
 
     fn allocate(&self, size: u64) -> wgpu::Buffer {
-        self.begin_scopes(&mut self.recording.borrow_mut());
+        let mut recording = self.recording.borrow_mut();
+        if self.pool.is_exhausted.take() {
+            self.submit(&mut recording);
+            self.pool.destroy_idle();
+        }
+        self.begin_scopes(&mut recording);
         self.device.create_buffer(&wgpu::BufferDescriptor {
             label: None,
             size,
@@ -302,22 +307,26 @@ impl Commands {
         }
     }
 
-    /// Hands over what is recorded.
-    fn submit(&self, recording: &mut Recording) {
+    /// Hands over what is recorded; tells which hand-over it was.
+    fn submit(&self, recording: &mut Recording) -> Option<wgpu::SubmissionIndex> {
         recording.pass = None;
         self.flops.set(0);
-        if let Some(encoder) = recording.encoder.take() {
+        let submitted = recording.encoder.take().map(|encoder| {
             if !recording.params.is_empty() {
                 self.queue.write_buffer(&self.params, 0, &recording.params);
                 recording.params.clear();
             }
-            self.queue.submit([encoder.finish()]);
-        }
+            self.queue.submit([encoder.finish()])
+        });
         self.pool.destroy_given_up();
+        submitted
     }
 
-    /// Hands everything over, waits, and reads.
-    pub async fn download(&self, buffers: Vec<GpuBuffer>) -> Result<Vec<Vec<f32>>, DeviceError> {
+    /// Hands everything over, to be read once it is done; what this returns only waits and reads.
+    pub fn download(
+        &self,
+        buffers: Vec<GpuBuffer>,
+    ) -> impl Future<Output = Result<Vec<Vec<f32>>, DeviceError>> + use<> {
         let lens: Vec<usize> = buffers.iter().map(GpuBuffer::len).collect();
         let n_bytes = lens.iter().sum::<usize>().max(1) * size_of::<f32>();
         self.begin_scopes(&mut self.recording.borrow_mut());
@@ -328,10 +337,9 @@ impl Commands {
             mapped_at_creation: false,
         });
         self.copy(&buffers.iter().collect::<Vec<_>>(), &staging);
-        let scopes = {
+        let (submission_index, scopes) = {
             let mut recording = self.recording.borrow_mut();
-            self.submit(&mut recording);
-            recording.scopes.take()
+            (self.submit(&mut recording), recording.scopes.take())
         };
         let (sender, mapped) = oneshot::channel();
         staging.map_async(wgpu::MapMode::Read, .., move |result| {
@@ -343,47 +351,47 @@ impl Commands {
             let validation = scopes.validation.pop();
             (validation, scopes.memory.pop())
         });
-        // In a browser the event loop does this.
-        let _ = self.device.poll(wgpu::PollType::wait_indefinitely());
-        let mapped = mapped.await;
-        self.check_lost()?;
-        if let Some((validation, memory)) = errors {
-            let (validation, memory) = (validation.await, memory.await);
-            if memory.is_some() {
-                self.pool.destroy_idle();
-                return Err(DeviceError::OutOfMemory);
+        let (device, lost, pool) = (self.device.clone(), Arc::clone(&self.lost), Rc::clone(&self.pool));
+        async move {
+            // In a browser the event loop does this.
+            let _ = device.poll(wgpu::PollType::Wait { submission_index, timeout: None });
+            let mapped = mapped.await;
+            check_lost(&lost)?;
+            if let Some((validation, memory)) = errors {
+                let (validation, memory) = (validation.await, memory.await);
+                if memory.is_some() {
+                    pool.is_exhausted.set(true);
+                    return Err(DeviceError::OutOfMemory);
+                }
+                if let Some(error) = validation {
+                    return Err(DeviceError::Refused(error.to_string()));
+                }
             }
-            if let Some(error) = validation {
-                return Err(DeviceError::Refused(error.to_string()));
+            let refused = |error: &dyn std::fmt::Display| DeviceError::Refused(error.to_string());
+            mapped.map_err(|error| refused(&error))?.map_err(|error| refused(&error))?;
+            let view = staging.get_mapped_range(..).map_err(|error| refused(&error))?;
+            let mut rest: &[f32] = bytemuck::cast_slice(&view);
+            let mut downloaded = Vec::new();
+            for len in lens {
+                let (values, behind) = rest.split_at(len);
+                downloaded.push(values.to_vec());
+                rest = behind;
             }
-        }
-        let refused = |error: &dyn std::fmt::Display| DeviceError::Refused(error.to_string());
-        mapped.map_err(|error| refused(&error))?.map_err(|error| refused(&error))?;
-        let view = staging.get_mapped_range(..).map_err(|error| refused(&error))?;
-        let values: &[f32] = bytemuck::cast_slice(&view);
-        let mut rest = values;
-        let mut downloaded = Vec::new();
-        for len in lens {
-            let (values, behind) = rest.split_at(len);
-            downloaded.push(values.to_vec());
-            rest = behind;
-        }
-        drop(view);
-        staging.destroy();
-        Ok(downloaded)
-    }
-
-    fn check_lost(&self) -> Result<(), DeviceError> {
-        let lost =
-            self.lost.lock().map_or_else(|_| Some("its state is unknown".to_owned()), |lost| lost.clone());
-        match lost {
-            Some(reason) => Err(DeviceError::Lost(reason)),
-            None => Ok(()),
+            drop(view);
+            staging.destroy();
+            Ok(downloaded)
         }
     }
 }
 
-/// Programs that pass for devices and do not say so.
+/// Fails once the device was lost.
+fn check_lost(lost: &Mutex<Option<String>>) -> Result<(), DeviceError> {
+    match lost.lock().map_or_else(|_| Some("its state is unknown".to_owned()), |lost| lost.clone()) {
+        Some(reason) => Err(DeviceError::Lost(reason)),
+        None => Ok(()),
+    }
+}
+
 /// Maker and kind of the device, where a browser tells them: it keeps the names that `wgpu` asks for back.
 #[cfg(target_arch = "wasm32")]
 fn told_by_browser(device: &wgpu::Device) -> Option<String> {
@@ -402,13 +410,14 @@ fn told_by_browser(_: &wgpu::Device) -> Option<String> {
     None
 }
 
+/// Programs that pass for devices and do not say so.
 fn is_software_name(name: &str) -> bool {
     let name = name.to_lowercase();
     ["llvmpipe", "swiftshader", "software", "basic render"].iter().any(|known| name.contains(known))
 }
 
 /// The kernels with a wrong sum in one of them.
-fn broken(mut sources: [Source; 4]) -> [Source; 4] {
+fn broken(mut sources: [Source; 5]) -> [Source; 5] {
     const RIGHT: &str = "let silu = select(gate / (1.0 + exp(-gate))";
     assert!(sources[2].wgsl.contains(RIGHT), "the kernel to break is not there");
     let wrong = sources[2].wgsl.replace(RIGHT, "let silu = select(gate / (1.01 + exp(-gate))");

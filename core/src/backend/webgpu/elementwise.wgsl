@@ -79,14 +79,16 @@ struct Turn {
     n_pairs: u32,
     n_heads: u32,
     d_head: u32,
-    n_past: u32,
+    // Positions of each lane.
+    first_position: u32,
+    n_positions: u32,
     x_start: u32,
     n_across: u32,
 }
 
 @group(0) @binding(0) var<uniform> turn: Turn;
 
-// Turns dimension `i` with `i + d_head/2` by the angle whose cosine and sine `b` has, `[pos, i, 2]`.
+// Turns dimension `i` with `i + d_head/2` by the angle whose cosine and sine `b` has, `[pos, i, 2]`; rows are `[lane, pos, head]`.
 @compute @workgroup_size(256)
 fn rope(@builtin(global_invocation_id) at: vec3<u32>) {
     let pair = at.y * turn.n_across + at.x;
@@ -96,7 +98,7 @@ fn rope(@builtin(global_invocation_id) at: vec3<u32>) {
     let half = turn.d_head / 2u;
     let i = pair % half;
     let head = pair / half;
-    let position = turn.n_past + head / turn.n_heads;
+    let position = turn.first_position + head / turn.n_heads % turn.n_positions;
     let cosine = b[(position * half + i) * 2u];
     let sine = b[(position * half + i) * 2u + 1u];
     let first = head * turn.d_head + i;

@@ -18,7 +18,8 @@ pub(super) enum Kernel {
     AttnScores,
     MixValues,
     Softmax,
-    EntropySum,
+    Entropies,
+    SumOfRows,
     ArgmaxKeys,
     TargetMass,
     Add,
@@ -30,6 +31,7 @@ pub(super) enum Kernel {
     EditRows,
     EditAttention,
     FillAt,
+    ReadLogits,
 }
 
 /// A file of WGSL.
@@ -40,11 +42,12 @@ pub(super) struct Source {
 }
 
 /// The files.
-pub(super) const SOURCES: [Source; 4] = [
-    Source { name: "matmul", wgsl: include_str!("matmul.wgsl") },
-    Source { name: "attention", wgsl: include_str!("attention.wgsl") },
+pub(super) const SOURCES: [Source; 5] = [
+    Source { name: "matmul", wgsl: concat!(include_str!("tiles.wgsl"), include_str!("matmul.wgsl")) },
+    Source { name: "attention", wgsl: concat!(include_str!("tiles.wgsl"), include_str!("attention.wgsl")) },
     Source { name: "elementwise", wgsl: include_str!("elementwise.wgsl") },
     Source { name: "edits", wgsl: include_str!("edits.wgsl") },
+    Source { name: "logits", wgsl: include_str!("logits.wgsl") },
 ];
 
 /// What there is to know of a kernel: its file, its entry point, and how many buffers it reads. Parameters are bound first, then
@@ -75,7 +78,7 @@ const fn large(n_words: f64) -> [(&'static str, f64); 3] {
 }
 
 /// Every kernel, in the order of [`Kernel`].
-pub(super) const KERNELS: [Facts; 27] = [
+pub(super) const KERNELS: [Facts; 29] = [
     on_weights(Kernel::MatmulF32, "matmul", &[("N_WORDS", 0.0)]),
     on_weights(Kernel::MatmulF32Large, "matmul", &large(0.0)),
     on_weights(Kernel::MatmulF32Few, "matmul_few", &[("N_WORDS", 0.0)]),
@@ -91,7 +94,8 @@ pub(super) const KERNELS: [Facts; 27] = [
     facts(Kernel::AttnScores, 1, "attn_scores", 2),
     facts(Kernel::MixValues, 1, "mix_values", 2),
     facts(Kernel::Softmax, 1, "softmax", 1),
-    facts(Kernel::EntropySum, 1, "entropy_sum", 1),
+    facts(Kernel::Entropies, 1, "entropies", 1),
+    facts(Kernel::SumOfRows, 1, "sum_of_rows", 1),
     facts(Kernel::ArgmaxKeys, 1, "argmax_keys", 1),
     facts(Kernel::TargetMass, 1, "target_mass", 2),
     facts(Kernel::Add, 2, "add", 2),
@@ -103,6 +107,7 @@ pub(super) const KERNELS: [Facts; 27] = [
     facts(Kernel::EditRows, 3, "edit_rows", 2),
     facts(Kernel::EditAttention, 3, "edit_attention", 2),
     facts(Kernel::FillAt, 3, "fill_at", 1),
+    facts(Kernel::ReadLogits, 4, "read_logits", 3),
 ];
 
 /// A kernel's pipeline with the layout of its bindings.
@@ -112,7 +117,7 @@ pub(super) struct Compiled {
 }
 
 /// Compiles every kernel.
-pub(super) fn compile(device: &wgpu::Device, sources: &[Source; 4]) -> Vec<Compiled> {
+pub(super) fn compile(device: &wgpu::Device, sources: &[Source; 5]) -> Vec<Compiled> {
     let modules = sources.map(|source| {
         device.create_shader_module(wgpu::ShaderModuleDescriptor {
             label: Some(source.name),

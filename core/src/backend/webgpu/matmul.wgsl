@@ -14,7 +14,7 @@ struct Product {
 
 // How weights are stored: 0 as f32, 4 or 8 in blocks of 32 with so many words of codes behind a word of scale and minimum.
 override N_WORDS: u32 = 0u;
-// Tiles of 128 rows by 64 outputs, where there are enough of them to occupy a device; otherwise of 32 by 64.
+// Tiles of 128 rows by 64 outputs, where there are enough of them to occupy a device; otherwise small ones.
 override IS_LARGE: bool = false;
 // Rows of threads: 16 of large tiles, 8 of others.
 override N_THREAD_ROWS: u32 = 8u;
@@ -24,10 +24,6 @@ override N_THREAD_ROWS: u32 = 8u;
 // f32 by their bits, or blocks: scale and minimum as f16, then codes.
 @group(0) @binding(2) var<storage, read> w: array<u32>;
 @group(0) @binding(3) var<storage, read_write> y: array<f32>;
-
-// Rows of x, then rows of w, each `[row, input / 4]` and one longer, so that a column lies in different banks. Large tiles hold 16
-// inputs at a time, others 32: one block.
-var<workgroup> tile: array<vec4<f32>, 960>;
 
 fn values_of(codes: u32, scale: vec2<f32>) -> vec4<f32> {
     let bytes = vec4<u32>(codes & 255u, (codes >> 8u) & 255u, (codes >> 16u) & 255u, codes >> 24u);
@@ -96,14 +92,7 @@ fn load_4_bit(step: u32, place: Place, first_out: u32, first_in: u32) {
     }
 }
 
-// Four inputs of a row of x times those of four rows of w; `b` has a vector for each input.
-fn add_products(a: vec4<f32>, b: mat4x4<f32>, sums: vec4<f32>) -> vec4<f32> {
-    var all = fma(vec4<f32>(a.x), b[0], sums);
-    all = fma(vec4<f32>(a.y), b[1], all);
-    all = fma(vec4<f32>(a.z), b[2], all);
-    return fma(vec4<f32>(a.w), b[3], all);
-}
-
+// Four outputs of a row, 16 apart.
 fn store(row: u32, first_out: u32, column: u32, sums: vec4<f32>) {
     if row >= product.n_rows {
         return;
@@ -124,26 +113,20 @@ fn store(row: u32, first_out: u32, column: u32, sums: vec4<f32>) {
     }
 }
 
-// A thread makes 4 rows (8 of large tiles) of 4 outputs, 16 apart, so that neighbours read and write neighbouring values. Sums are
-// variables of their own, since some compilers keep an array of them in memory.
+// Large tiles are made by 16 by 16 threads and hold 16 inputs at a time; a thread makes 8 rows. Sums are variables of their own,
+// since some compilers keep an array of them in memory.
 @compute @workgroup_size(16, N_THREAD_ROWS)
 fn matmul(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) at: vec3<u32>) {
     var place: Place;
     place.thread = at.y * 16u + at.x;
     place.n_threads = select(128u, 256u, IS_LARGE);
-    place.depth = select(8u, 4u, IS_LARGE);
-    place.stride = select(9u, 5u, IS_LARGE);
-    place.w_start = select(288u, 640u, IS_LARGE);
+    place.depth = select(SMALL_DEPTH, 4u, IS_LARGE);
+    place.stride = select(SMALL_STRIDE, 5u, IS_LARGE);
+    place.w_start = select(SMALL_SECOND, 640u, IS_LARGE);
     let first_row = group.y * select(32u, 128u, IS_LARGE);
     let first_out = group.x * 64u;
-    var sums_0 = vec4<f32>();
-    var sums_1 = vec4<f32>();
-    var sums_2 = vec4<f32>();
-    var sums_3 = vec4<f32>();
-    var sums_4 = vec4<f32>();
-    var sums_5 = vec4<f32>();
-    var sums_6 = vec4<f32>();
-    var sums_7 = vec4<f32>();
+    var sums = mat4x4<f32>();
+    var more_sums = mat4x4<f32>();
     for (var first = 0u; first < product.n_in; first += place.depth * 4u) {
         load_x(0u, place, first_row, first);
         load_x(1u, place, first_row, first);
@@ -161,40 +144,40 @@ fn matmul(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id)
             }
         }
         workgroupBarrier();
-        let x_row = at.y * place.stride;
-        let x_step = N_THREAD_ROWS * place.stride;
-        let w_row = place.w_start + at.x * place.stride;
-        let w_step = 16u * place.stride;
-        for (var k = 0u; k < place.depth; k++) {
-            let b = transpose(mat4x4<f32>(
-                tile[w_row + k],
-                tile[w_row + w_step + k],
-                tile[w_row + 2u * w_step + k],
-                tile[w_row + 3u * w_step + k],
-            ));
-            sums_0 = add_products(tile[x_row + k], b, sums_0);
-            sums_1 = add_products(tile[x_row + x_step + k], b, sums_1);
-            sums_2 = add_products(tile[x_row + 2u * x_step + k], b, sums_2);
-            sums_3 = add_products(tile[x_row + 3u * x_step + k], b, sums_3);
-            if IS_LARGE {
-                sums_4 = add_products(tile[x_row + 4u * x_step + k], b, sums_4);
-                sums_5 = add_products(tile[x_row + 5u * x_step + k], b, sums_5);
-                sums_6 = add_products(tile[x_row + 6u * x_step + k], b, sums_6);
-                sums_7 = add_products(tile[x_row + 7u * x_step + k], b, sums_7);
+        if IS_LARGE {
+            let row = at.y * 5u;
+            let column = 640u + at.x * 5u;
+            for (var k = 0u; k < 4u; k++) {
+                let b = transpose(mat4x4<f32>(
+                    tile[column + k],
+                    tile[column + 80u + k],
+                    tile[column + 160u + k],
+                    tile[column + 240u + k],
+                ));
+                sums[0] = add_products(tile[row + k], b, sums[0]);
+                sums[1] = add_products(tile[row + 80u + k], b, sums[1]);
+                sums[2] = add_products(tile[row + 160u + k], b, sums[2]);
+                sums[3] = add_products(tile[row + 240u + k], b, sums[3]);
+                more_sums[0] = add_products(tile[row + 320u + k], b, more_sums[0]);
+                more_sums[1] = add_products(tile[row + 400u + k], b, more_sums[1]);
+                more_sums[2] = add_products(tile[row + 480u + k], b, more_sums[2]);
+                more_sums[3] = add_products(tile[row + 560u + k], b, more_sums[3]);
             }
+        } else {
+            sums = add_small_tile(at.xy, sums);
         }
         workgroupBarrier();
     }
     let row = first_row + at.y;
-    store(row, first_out, at.x, sums_0);
-    store(row + N_THREAD_ROWS, first_out, at.x, sums_1);
-    store(row + 2u * N_THREAD_ROWS, first_out, at.x, sums_2);
-    store(row + 3u * N_THREAD_ROWS, first_out, at.x, sums_3);
+    store(row, first_out, at.x, sums[0]);
+    store(row + N_THREAD_ROWS, first_out, at.x, sums[1]);
+    store(row + 2u * N_THREAD_ROWS, first_out, at.x, sums[2]);
+    store(row + 3u * N_THREAD_ROWS, first_out, at.x, sums[3]);
     if IS_LARGE {
-        store(row + 4u * N_THREAD_ROWS, first_out, at.x, sums_4);
-        store(row + 5u * N_THREAD_ROWS, first_out, at.x, sums_5);
-        store(row + 6u * N_THREAD_ROWS, first_out, at.x, sums_6);
-        store(row + 7u * N_THREAD_ROWS, first_out, at.x, sums_7);
+        store(row + 64u, first_out, at.x, more_sums[0]);
+        store(row + 80u, first_out, at.x, more_sums[1]);
+        store(row + 96u, first_out, at.x, more_sums[2]);
+        store(row + 112u, first_out, at.x, more_sums[3]);
     }
 }
 

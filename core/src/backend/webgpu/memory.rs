@@ -30,6 +30,8 @@ pub(super) struct Pool {
     given_up: RefCell<Vec<wgpu::Buffer>>,
     idle_bytes: Cell<usize>,
     bytes: Cell<usize>,
+    /// Whether the device had too little memory, so that what is idle has to go before more is asked for.
+    pub is_exhausted: Cell<bool>,
 }
 
 impl GpuBuffer {

@@ -7,7 +7,7 @@ use super::*;
 use crate::backend::cpu::Cpu;
 use crate::tensor::quantized::QuantKind;
 
-const SHAPE: AttnShape = AttnShape { n_heads: 4, n_kv_heads: 2, d_head: 24, n_past: 0, n_tokens: 41 };
+const SHAPE: AttnShape = AttnShape { n_heads: 4, n_kv_heads: 2, d_head: 24, n_past: 0, n_tokens: 41, n_lanes: 1 };
 
 fn gpu() -> WebGpu {
     let wanted = Wanted { software: true, ..Wanted::default() };
@@ -114,8 +114,11 @@ fn rows_and_values_agree() {
         2e-6,
     );
     for n_past in [0, 300] {
-        let wanted = Cpu::default().rope(&x, 5, 20, 10_000.0, n_past);
-        check("rope", gpu.rope(&gx, 5, 20, 10_000.0, n_past), wanted, 1e-6);
+        // Seven rows of one lane, or one row each of seven.
+        for positions in [n_past..n_past + 7, n_past..n_past + 1] {
+            let wanted = Cpu::default().rope(&x, 5, 20, 10_000.0, positions.clone());
+            check("rope", gpu.rope(&gx, 5, 20, 10_000.0, positions), wanted, 1e-6);
+        }
     }
     let wanted = Cpu::default().mean_of_rows(&x, 100, 2..6, 10..37);
     check("mean_of_rows", gpu.mean_of_rows(&gx, 100, 2..6, 10..37), wanted, 1e-6);
@@ -166,8 +169,80 @@ fn attention_agrees_for_every_block_of_queries() {
         }
     }
     let even = up(&gpu, &[0.0, 0.5, 0.5, 0.25, 0.25, 0.5]);
-    let shape = AttnShape { n_heads: 1, n_kv_heads: 1, d_head: 2, n_past: 0, n_tokens: 3 };
+    let shape = AttnShape { n_heads: 1, n_kv_heads: 1, d_head: 2, n_past: 0, n_tokens: 3, n_lanes: 1 };
     assert_eq!(down(&gpu, gpu.argmax_keys(&even, shape, 1..3, 1)), [1.0], "the first among equals");
+}
+
+#[test]
+fn metrics_read_off_logits_agree() {
+    let gpu = gpu();
+    let d_vocab = 1003;
+    let logits: Vec<f32> = values(5 * d_vocab, 1).iter().map(|x| 12.0 * x).collect();
+    // Once far from the clean distributions, once so near that a difference of logarithms would be rounding alone.
+    let far: Vec<f32> = values(3 * d_vocab, 2).iter().map(|x| 9.0 * x).collect();
+    let changes = values(3 * d_vocab, 3);
+    let of_row = |(clean, row): (usize, usize)| {
+        near_row(&logits[row * d_vocab..(row + 1) * d_vocab], &changes[clean * d_vocab..])
+    };
+    let near: Vec<f32> = [2, 0, 4].into_iter().enumerate().flat_map(of_row).collect();
+    let (tokens, rows) = ([0, 1002, 17, 500, 3], [1, 2, 0, 1, 2]);
+    let check = |what: &str, read: LogitRead<Vec<f32>>, tolerance: f32| {
+        let wanted = Cpu::default().read_logits(&logits, d_vocab, &read);
+        let clean = match read {
+            LogitRead::Kl { clean, .. } => up(&gpu, clean),
+            _ => up(&gpu, &[0.0]),
+        };
+        let got = gpu.read_logits(&up(&gpu, &logits), d_vocab, &read.with(|_| &clean));
+        assert_close(what, &down(&gpu, got), &wanted, tolerance);
+    };
+    check("logprob", LogitRead::Logprob(&tokens), 1e-6);
+    check("logit", LogitRead::Logit(&tokens), 0.0);
+    check("logit_diff", LogitRead::LogitDiff(&tokens, 9), 0.0);
+    check("kl", LogitRead::Kl { clean: &far, rows: &rows }, 1e-5);
+    let of_near = LogitRead::Kl { clean: &near, rows: &[1, 1, 0, 0, 2] };
+    check("kl of near and far rows", of_near, 1e-5);
+    let kl = |row: usize, clean: usize| {
+        let logits = logits[row * d_vocab..(row + 1) * d_vocab].to_vec();
+        let near = up(&gpu, &near);
+        let read = LogitRead::Kl { clean: &near, rows: &[clean] };
+        let got = down(&gpu, gpu.read_logits(&up(&gpu, &logits), d_vocab, &read))[0];
+        let near = &near_row(&logits, &changes[clean * d_vocab..]);
+        (got, crate::metrics::kl_nats(near, &logits))
+    };
+    for (row, clean) in [(2, 0), (0, 1), (4, 2)] {
+        let (got, wanted) = kl(row, clean);
+        assert!(wanted < 1e-4 && (got - wanted).abs() < 1e-2 * wanted, "{got} against {wanted}");
+    }
+}
+
+fn near_row(logits: &[f32], changes: &[f32]) -> Vec<f32> {
+    logits.iter().zip(changes).map(|(x, change)| x + 1e-2 * change).collect()
+}
+
+#[test]
+fn lanes_agree_with_runs_alone() {
+    let gpu = gpu();
+    for (n_past, queries) in [(0, 0..41), (11, 11..41), (11, 20..38)] {
+        let shape = AttnShape { n_past, n_lanes: 3, ..SHAPE };
+        let (n_q, n_kv) = (3 * shape.n_new() * 96, 3 * 41 * 48);
+        let (q, k, v) = (values(n_q, 1), values(n_kv, 2), values(n_kv, 3));
+        let (gq, gk, gv) = (up(&gpu, &q), up(&gpu, &k), up(&gpu, &v));
+        let scores = gpu.attn_scores(&gq, &gk, shape, queries.clone());
+        let pattern = gpu.softmax(&scores, shape, queries.clone());
+        let z = down(&gpu, gpu.mix_values(&pattern, &gv, shape, queries.clone()));
+        let alone = AttnShape { n_lanes: 1, ..shape };
+        let of_lane = |lane: usize| {
+            let of = |x: &[f32]| x[lane * x.len() / 3..(lane + 1) * x.len() / 3].to_vec();
+            let scores = Cpu::default().attn_scores(&of(&q), &of(&k), alone, queries.clone());
+            let pattern = Cpu::default().softmax(&scores, alone, queries.clone());
+            Cpu::default().mix_values(&pattern, &of(&v), alone, queries.clone())
+        };
+        let wanted: Vec<f32> = (0..3).flat_map(of_lane).collect();
+        assert_close("lanes", &z, &wanted, 4e-6);
+        let scores = Cpu::default().attn_scores(&q, &k, shape, queries.clone());
+        let pattern = Cpu::default().softmax(&scores, shape, queries.clone());
+        assert_eq!(Cpu::default().mix_values(&pattern, &v, shape, queries), wanted, "the CPU's lanes are runs");
+    }
 }
 
 #[test]
@@ -232,7 +307,7 @@ fn edits_agree_and_change_no_bit_at_neutral_settings() {
 #[test]
 fn a_masked_key_gets_nothing_and_its_row_sums_to_one() {
     let gpu = gpu();
-    let shape = AttnShape { n_heads: 1, n_kv_heads: 1, d_head: 2, n_past: 0, n_tokens: 3 };
+    let shape = AttnShape { n_heads: 1, n_kv_heads: 1, d_head: 2, n_past: 0, n_tokens: 3, n_lanes: 1 };
     let scores = up(&gpu, &[0.5, 0.0, 0.0, 0.5, -1.0, 0.0, 0.1, 0.2, 0.3]);
     let masked = gpu.edit_attention(scores, shape, 0..3, 0, &AttentionEdit::Mask(vec![(2, 1)]), None);
     let pattern = down(&gpu, gpu.softmax(&masked, shape, 0..3));
