@@ -151,7 +151,10 @@ pub enum DeviceError {
     Lost(String),
     /// Not enough memory on the device.
     #[error("the graphics device has too little memory for this; shorten the prompt, or run on the CPU")]
-    OutOfMemory,
+    OutOfMemory {
+        /// What it held when it gave no more, bytes.
+        held_bytes: usize,
+    },
     /// The device refused a command.
     #[error("the graphics device refused a command ({0}); run on the CPU")]
     Refused(String),

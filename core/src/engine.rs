@@ -30,7 +30,7 @@ use crate::backend::{Backend, Device, DeviceBuffer, DeviceError, DeviceMatrix, P
 use crate::decode::{Decode, Draft, Generated, StopRules};
 use crate::detect::{Ground, HeadTable};
 use crate::error::Error;
-use crate::forward::{BaseRun, Donors, Finished, KvCache, LoadedModel, Pass};
+use crate::forward::{BaseRun, Donors, Finished, KvCache, LoadedModel, MAX_BLOCK_WEIGHTS, Pass};
 use crate::hooks::{
     ActivationDirection, Edit, Intervention, LogitPositions, PlanError, RunPlan, check_head, check_ids,
 };
@@ -73,6 +73,12 @@ pub trait Job: Sized {
     /// The report, once nothing is left.
     fn finish(self, engine: &Engine) -> impl Future<Output = Result<Self::Report, Error>>;
 
+    /// Goes on with an engine that took the place of one whose device failed, from what is known already; false where the work
+    /// has to be started anew.
+    fn go_on_with(&mut self, _engine: &Engine) -> bool {
+        false
+    }
+
     /// Does what is left, and waits for it.
     fn complete(mut self, engine: &Engine) -> Result<Self::Report, Error> {
         block_on(async {
@@ -112,6 +118,15 @@ impl Engine {
         Self { backend: self.backend.with_precision(precision), ..self.clone() }
     }
 
+    /// The same model on another device, from the weights that are in host memory: no file is read again.
+    ///
+    /// # Panics
+    /// When this engine is on a graphics device.
+    pub fn on(&self, device: Device) -> Self {
+        let model = self.model.map(|matrix| matrix.on(&device), |vector| vector.on(&device));
+        Self { backend: device, model: Rc::new(model), ..self.clone() }
+    }
+
     /// Whether `fast` precision would be another than exact: on the CPU, of weights that are quantised.
     pub fn has_fast(&self) -> bool {
         self.model.matrices().any(DeviceMatrix::is_quantized)
@@ -120,6 +135,31 @@ impl Engine {
     /// Host memory that the weights take, bytes; 0 on a graphics device.
     pub fn weight_bytes(&self) -> usize {
         self.model.matrices().map(DeviceMatrix::host_bytes).sum()
+    }
+
+    /// An error as it is told here: where memory of the device is short, what would fit.
+    fn told(&self, error: impl Into<Error>) -> Error {
+        let error = error.into();
+        match error.of_device() {
+            Some(&DeviceError::OutOfMemory { held_bytes }) => {
+                Error::TooLongForDevice { n_tokens: self.tokens_within(held_bytes) }
+            }
+            _ => error,
+        }
+    }
+
+    /// Tokens of a prompt whose run takes about so much on a graphics device, the weights included.
+    fn tokens_within(&self, bytes: usize) -> usize {
+        let config = &self.model.config;
+        let weights: usize = self.model.matrices().map(DeviceMatrix::device_bytes).sum();
+        // A run kept whole, its scores and patterns a block at a time, and a layer's widest rows.
+        let takes = |n_tokens: usize| {
+            let block = (config.n_heads * n_tokens * n_tokens).min(MAX_BLOCK_WEIGHTS);
+            let rows = n_tokens * (4 * config.d_model + 4 * config.d_mlp);
+            weights + BaseRun::<Device>::size_bytes(config, n_tokens) + (2 * block + rows) * size_of::<f32>()
+        };
+        let lengths: Vec<usize> = (1..=config.n_ctx).collect();
+        lengths.partition_point(|&n_tokens| takes(n_tokens) <= bytes)
     }
 
     /// Whether a graphics device computes.

@@ -40,6 +40,14 @@ pub enum Error {
     /// The device that computes.
     #[error(transparent)]
     Device(#[from] DeviceError),
+    /// Too little memory on the device that computes.
+    #[error(
+        "the graphics device has too little memory for this; shorten the prompt to about {n_tokens} tokens, which would fit, or run on the CPU"
+    )]
+    TooLongForDevice {
+        /// Tokens that would fit, estimated.
+        n_tokens: usize,
+    },
     /// The numbers are not finite: a damaged file, or a bug.
     #[error(
         "the model computed a value that is not a number; the file may be damaged: delete it from the cache and download it again"
@@ -59,7 +67,7 @@ impl From<RunError> for Error {
 fn device_code(error: &DeviceError) -> &'static str {
     match error {
         DeviceError::Lost(_) => "device_lost",
-        DeviceError::OutOfMemory => "device_memory",
+        DeviceError::OutOfMemory { .. } => "device_memory",
         DeviceError::Refused(_) => "device_refused",
     }
 }
@@ -75,8 +83,21 @@ fn plan_code(error: &PlanError) -> &'static str {
 }
 
 impl Error {
+    /// What went wrong on the device, if that was it.
+    pub(crate) fn of_device(&self) -> Option<&DeviceError> {
+        match self {
+            Self::Device(error)
+            | Self::Detect(DetectError::Device(error))
+            | Self::Ablate(AblateError::Device(error)) => Some(error),
+            _ => None,
+        }
+    }
+
     /// Stable name for programs.
     pub fn code(&self) -> &'static str {
+        if let Some(error) = self.of_device() {
+            return device_code(error);
+        }
         match self {
             Self::Model(ModelError::Truncated(_)) => "truncated",
             Self::Model(ModelError::Family(_) | ModelError::Dtype { .. }) => "unsupported_model",
@@ -86,9 +107,6 @@ impl Error {
             Self::Plan(error)
             | Self::Detect(DetectError::Plan(error))
             | Self::Ablate(AblateError::Plan(error)) => plan_code(error),
-            Self::Device(error)
-            | Self::Detect(DetectError::Device(error))
-            | Self::Ablate(AblateError::Device(error)) => device_code(error),
             Self::Ablate(AblateError::NothingToRecover { .. }) => "nothing_to_recover",
             Self::Ablate(AblateError::TooFewOthers { .. } | AblateError::NoHeads) => "too_few_heads",
             Self::Ablate(_) => "bad_request",
@@ -102,6 +120,7 @@ impl Error {
             ) => "nothing_to_read",
             Self::Detect(_) => "bad_request",
             Self::NoBos => "no_bos",
+            Self::TooLongForDevice { .. } | Self::Device(_) => "device_memory",
             Self::NotFinite => "not_finite",
         }
     }

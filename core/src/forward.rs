@@ -20,6 +20,7 @@ pub use base::{BaseRun, NewPart};
 pub use direct::direct_resid;
 pub use donors::Donors;
 pub use kv_cache::KvCache;
+pub(crate) use layer::MAX_BLOCK_WEIGHTS;
 pub use upload::Upload;
 
 use self::base::BaseLayer;

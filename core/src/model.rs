@@ -247,6 +247,30 @@ impl<M, V> Model<M, V> {
         self.w_u.as_ref().unwrap_or(&self.w_e)
     }
 
+    /// The same model with its weights in other layouts.
+    pub fn map<N, W>(&self, matrix: impl Fn(&M) -> N, vector: impl Fn(&V) -> W) -> Model<N, W> {
+        let block = |block: &Block<M, V>| Block {
+            attn_norm: vector(&block.attn_norm),
+            w_q: matrix(&block.w_q),
+            w_k: matrix(&block.w_k),
+            w_v: matrix(&block.w_v),
+            w_o: matrix(&block.w_o),
+            mlp: block.mlp.as_ref().map(|mlp| Mlp {
+                norm: vector(&mlp.norm),
+                w_gate: matrix(&mlp.w_gate),
+                w_in: matrix(&mlp.w_in),
+                w_out: matrix(&mlp.w_out),
+            }),
+        };
+        Model {
+            config: self.config.clone(),
+            w_e: matrix(&self.w_e),
+            blocks: self.blocks.iter().map(block).collect(),
+            final_norm: vector(&self.final_norm),
+            w_u: self.w_u.as_ref().map(&matrix),
+        }
+    }
+
     /// Every matrix.
     pub fn matrices(&self) -> impl Iterator<Item = &M> {
         [&self.w_e].into_iter().chain(self.blocks.iter().flat_map(Block::matrices)).chain(&self.w_u)

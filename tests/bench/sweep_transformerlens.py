@@ -26,6 +26,8 @@ def arguments():
     parser.add_argument("--model", required=True, help="SmolLM2 as GGUF")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--package", choices=["transformer_lens", "transformers"], default="transformer_lens")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--prefill", type=int, nargs="*", default=[], help="also time forwards of so many tokens")
     parser.add_argument("--attention", choices=["eager", "sdpa"], default="eager")
     parser.add_argument("--sweep", help="what `headlight sweep` printed; its prompt is used and its effects are compared")
     parser.add_argument("--sweep-seconds", type=float, help="how long `headlight sweep` took, without loading")
@@ -42,21 +44,24 @@ def main():
     folder, file = os.path.split(os.path.abspath(args.model))
     model = AutoModelForCausalLM.from_pretrained(
         folder, gguf_file=file, dtype=torch.float32, attn_implementation=args.attention
-    ).eval()
+    ).eval().to(args.device)
     config = model.config
     n_layers, n_heads = config.num_hidden_layers, config.num_attention_heads
     d_head = config.hidden_size // n_heads
     sweep = json.load(open(args.sweep)) if args.sweep else None
     ids = sweep["ids"] if sweep else list(range(1000, 9632, 137))
-    tokens = torch.tensor([ids])
+    tokens = torch.tensor([ids], device=args.device)
 
     if args.package == "transformer_lens":
-        clean, ablated = of_transformer_lens(model, folder, file, tokens)
+        forward, ablated = of_transformer_lens(model, folder, file, tokens)
     else:
-        clean, ablated = of_transformers(model, tokens, d_head)
+        forward, ablated = of_transformers(model, tokens, d_head)
 
-    clean()
-    forward_s = median([timed(clean) for _ in range(5)])
+    # A graphics device works on by itself: numbers are there once one of them was read.
+    clean = lambda: forward(tokens)
+    seconds = lambda work: median([timed(lambda: work()[0, -1, 0].item()) for _ in range(5)])
+    seconds(clean)
+    forward_s = seconds(clean)
     logprobs = lambda logits: torch.log_softmax(logits[0, -1].float(), dim=-1)
     before = logprobs(clean())
     token = sweep["token"] if sweep else int(before.argmax())
@@ -66,8 +71,11 @@ def main():
         for layer in range(n_layers)
     ]
     sweep_s, sweep_cpu_s = time.perf_counter() - start, time.process_time() - start_cpu
+    of_length = lambda n: torch.arange(1000, 1000 + 137 * n, 137, device=args.device)[None] % 40000 + 1000
     report = {
         "package": args.package,
+        "device": torch.cuda.get_device_name() if args.device == "cuda" else args.device,
+        "prefill_tokens_per_s": {n: n / seconds(lambda: forward(of_length(n))) for n in args.prefill},
         "attention": args.attention,
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
@@ -101,7 +109,7 @@ def of_transformers(model, tokens, d_head):
         finally:
             handle.remove()
 
-    return lambda: model(tokens, use_cache=False).logits, ablated
+    return lambda tokens: model(tokens, use_cache=False).logits, ablated
 
 
 def of_transformer_lens(model, folder, file, tokens):
@@ -114,7 +122,7 @@ def of_transformer_lens(model, folder, file, tokens):
         # The bridge reads the config again from a folder or the hub.
         model.config.save_pretrained(local)
         bridge = TransformerBridge.boot_transformers(
-            local, hf_model=model, tokenizer=tokenizer, device="cpu", dtype=model.dtype
+            local, hf_model=model, tokenizer=tokenizer, device=str(model.device), dtype=model.dtype
         )
 
     def ablated(layer, head):
@@ -125,7 +133,7 @@ def of_transformer_lens(model, folder, file, tokens):
 
         return bridge.run_with_hooks(tokens, fwd_hooks=[(f"blocks.{layer}.attn.hook_z", zero)])
 
-    return lambda: bridge(tokens), ablated
+    return bridge, ablated
 
 
 def timed(work):

@@ -2,13 +2,17 @@
 //! when a device computes wrong numbers or goes away. The tests of edits, restarts, patching and continuations run on it as
 //! they are (`cargo xtask test` calls them twice).
 
-use headlight_core::backend::Device;
+use std::rc::Rc;
+
+use headlight_core::ablate::sweep::SweepSpec;
+use headlight_core::backend::{Device, Precision};
 use headlight_core::backend::webgpu::{Wanted, WebGpu};
 use headlight_core::detect::DOCS;
-use headlight_core::engine::{Engine, Loading};
-use headlight_core::hooks::{CaptureSet, LogitPositions, RunPlan};
+use headlight_core::engine::{Engine, Job, Loading};
+use headlight_core::error::Error;
+use headlight_core::hooks::{CaptureSet, Edit, LogitPositions, RunPlan};
 use headlight_core::ids::HeadId;
-use headlight_core::report::{DetectRequest, Prompt, RunRequest};
+use headlight_core::report::{BosPolicy, DetectRequest, Prompt, RunRequest, SweepRequest};
 use headlight_tests::tiny::TinyConfig;
 use headlight_tests::{bundled_file, max_difference, smollm2_loading, tolerance, web_gpu};
 
@@ -100,7 +104,7 @@ fn the_self_test_passes_a_right_device_and_catches_a_wrong_kernel() {
     let (cpu, gpu) = both(bundled("successor-2l"));
     let right = pollster::block_on(gpu.self_test(&cpu)).expect("runs");
     assert!(right.passed(), "{right:?}");
-    let broken = pollster::block_on(WebGpu::open(Wanted { software: true, broken: true })).expect("opens");
+    let broken = pollster::block_on(WebGpu::open(Wanted { software: true, broken: true, ..Wanted::default() })).expect("opens");
     let broken = bundled("successor-2l").onto(vec![Device::WebGpu(broken.into())]).finish().expect("loads");
     let wrong = pollster::block_on(broken.self_test(&cpu)).expect("runs");
     assert!(!wrong.passed(), "{wrong:?}");
@@ -123,4 +127,83 @@ fn smollm2s_logits_agree_with_the_cpus() {
     assert!(difference < tolerance::REAL_LOGITS, "logits differ by {difference}");
     assert!(max_difference(&got.nll_nats, &wanted.nll_nats) < tolerance::REAL_NATS);
     assert!(got.provenance.engine.starts_with("webgpu-f32 ("), "{}", got.provenance.engine);
+}
+
+/// A device of its own, with a handle to lose it by.
+fn lost_at_will() -> (Device, Rc<WebGpu>) {
+    let wanted = Wanted { software: true, ..Wanted::default() };
+    let gpu = Rc::new(pollster::block_on(WebGpu::open(wanted)).expect("opens"));
+    (Device::WebGpu(Rc::clone(&gpu)), gpu)
+}
+
+#[test]
+fn a_sweep_goes_on_where_its_device_was_lost() {
+    let cpu = TinyConfig { n_layers: 12, ..TinyConfig::SMALL }.loading(1).finish().expect("loads");
+    for edit in [Edit::Zero {}, Edit::Mean { over: None }] {
+        let request = SweepRequest {
+            prompt: Prompt::Ids((0..40).map(|i| i * 7 % 50).collect()),
+            bos: BosPolicy::Auto,
+            spec: SweepSpec { edit, ..SweepSpec::default() },
+            precision: Precision::Exact,
+        };
+        let (device, gpu) = lost_at_will();
+        let engine = cpu.on(device);
+        let mut job = engine.start_sweep(&request).expect("starts");
+        while job.progress().0 == 0 {
+            assert!(!pollster::block_on(job.step(&engine)).expect("works"), "the sweep ends before it is lost");
+        }
+        gpu.lose();
+        let error = loop {
+            match pollster::block_on(job.step(&engine)) {
+                Ok(done) => assert!(!done, "the loss is seen"),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(error.code(), "device_lost", "{error}");
+        let n_done = job.progress().0;
+        let (device, _gpu) = lost_at_will();
+        let again = cpu.on(device);
+        assert!(job.go_on_with(&again), "there is something to go on with");
+        assert_eq!(job.progress().0, n_done);
+        let wanted = cpu.start_sweep(&request).expect("starts").complete(&cpu).expect("works");
+        let got = job.complete(&again).expect("works");
+        let difference = max_difference(&got.effects.concat(), &wanted.effects.concat());
+        assert!(difference < tolerance::REAL_EFFECTS, "an effect differs by {difference}");
+        assert_eq!(got.effects.concat().len(), wanted.effects.concat().len());
+    }
+}
+
+#[test]
+fn a_model_taken_to_a_device_is_the_one_loaded_there() {
+    for loading in [bundled("successor-2l"), smollm2_loading()] {
+        let (cpu, loaded) = both(loading);
+        let taken = cpu.on(web_gpu());
+        let ids: Vec<u32> = (0..12).map(|i| 3 + i * 5 % 40).collect();
+        let plan = RunPlan { logits: LogitPositions::All, ..RunPlan::default() };
+        let [loaded, taken] = [&loaded, &taken].map(|engine| engine.forward(&ids, &plan).expect("runs").logits);
+        assert_eq!(loaded.data, taken.data);
+    }
+}
+
+#[test]
+fn a_prompt_too_long_for_the_device_is_told_what_fits() {
+    let cpu = TinyConfig { n_layers: 3, ..TinyConfig::SMALL }.loading(1).finish().expect("loads");
+    let wanted = Wanted { software: true, memory_bytes: Some(1 << 20), ..Wanted::default() };
+    let gpu = pollster::block_on(WebGpu::open(wanted)).expect("opens");
+    let engine = cpu.on(Device::WebGpu(gpu.into()));
+    let request = |n_tokens: usize| RunRequest {
+        prompt: Prompt::Ids((0..n_tokens as u32).map(|i| i * 7 % 50).collect()),
+        ..RunRequest::default()
+    };
+    let n_ctx = engine.info().n_ctx;
+    let error = engine.run(&request(n_ctx)).err().expect("too long");
+    let Error::TooLongForDevice { n_tokens } = error else { panic!("{error}") };
+    assert_eq!(error.code(), "device_memory");
+    assert!((8..n_ctx).contains(&n_tokens), "{n_tokens} of {n_ctx}");
+    let difference = |n_tokens| {
+        let [got, wanted] = [&engine, &cpu].map(|engine| engine.run(&request(n_tokens)).expect("fits"));
+        max_difference(&got.nll_nats, &wanted.nll_nats)
+    };
+    // Also after it was short of memory.
+    assert!(difference(n_tokens) < tolerance::REAL_NATS);
 }

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-use headlight_core::backend::Precision;
+use headlight_core::backend::{Device, Precision};
 use headlight_core::backend::webgpu::{Wanted, WebGpu};
 use headlight_core::engine::{EffectTask, Engine, Job, PatternsWanted, RunOutcome, RunTask, Want};
 use headlight_core::error::Error;
@@ -49,6 +49,8 @@ pub struct Session {
     cpu: Option<Rc<Engine>>,
     /// The graphics device, once it was opened.
     gpu: Option<Rc<WebGpu>>,
+    /// How often this model's device was lost and opened again.
+    n_reopened: usize,
     /// Whether devices are opened with a wrong kernel, for tests.
     breaks_gpu: bool,
     runs: VecDeque<KeptRun>,
@@ -117,28 +119,13 @@ impl Session {
         Some(Reply::Loaded { info, engine: report, cached, cache_note })
     }
 
-    /// Puts the CPU in the place of `failed`, unless that has happened already; false when there is nothing to put there.
-    fn fall_back(&mut self, failed: Option<Rc<Engine>>, error: &ErrorReport) -> bool {
-        let is_answering = |failed: &Rc<Engine>| self.engine.as_ref().is_some_and(|e| Rc::ptr_eq(e, failed));
-        if failed.as_ref().is_some_and(|failed| !is_answering(failed)) {
-            return true;
-        }
-        let Some(cpu) = self.cpu.take() else { return false };
-        let report = EngineReport {
-            name: cpu_name(&cpu.engine_name()),
-            is_gpu: false,
-            why: format!("{}: the CPU took over and computed it again", error.message),
-            timings: None,
-            weight_bytes: cpu.weight_bytes() as u64,
-            loading: None,
-        };
+    /// Another engine with the same model in the place of one whose device failed; results of the old one are forgotten.
+    fn put_in_place(&mut self, engine: Rc<Engine>, cpu: Option<Rc<Engine>>, report: EngineReport) {
         let origin = self.origin.take().map(|origin| Origin { report: report.clone(), ..origin });
+        let n_reopened = self.n_reopened;
         self.clear();
-        (self.engine, self.origin) = (Some(cpu), origin);
-        // A device that failed once is not used again, unless somebody asks for it.
-        self.gpu = None;
+        (self.engine, self.cpu, self.origin, self.n_reopened) = (Some(engine), cpu, origin, n_reopened);
         post::event(self.connection, &Event::Engine(report));
-        true
     }
 
     fn engine(&self) -> Result<Rc<Engine>, ErrorReport> {
@@ -197,17 +184,72 @@ impl Session {
     }
 }
 
-/// Answers one call. Where the graphics device fails, the CPU takes over and answers it afresh.
+/// Answers one call. Where the graphics device fails, another engine takes over and answers it.
 pub async fn answer(session: &RefCell<Session>, id: RequestId, call: Call) -> Result<Reply, ErrorReport> {
-    let engine = session.borrow().engine.clone();
-    let error = match answer_once(session, id, call.clone()).await {
-        Err(error) if error.code.starts_with("device_") => error,
-        answer => return answer,
-    };
-    if !session.borrow_mut().fall_back(engine, &error) {
-        return Err(error);
+    loop {
+        let engine = session.borrow().engine.clone();
+        match answer_once(session, id, call.clone()).await {
+            Err(error) if error.code.starts_with("device_") => recover(session, engine, error).await?,
+            answer => return answer,
+        };
     }
-    answer_once(session, id, call).await
+}
+
+/// Puts another engine in the place of `failed`, unless that has happened already: the device opened again where it was lost for the
+/// first time, otherwise the CPU. The error comes back when there is nothing to put there.
+async fn recover(
+    session: &RefCell<Session>,
+    failed: Option<Rc<Engine>>,
+    error: ErrorReport,
+) -> Result<Rc<Engine>, ErrorReport> {
+    let answering = session.borrow().engine.clone();
+    if let (Some(failed), Some(answering)) = (&failed, &answering)
+        && !Rc::ptr_eq(failed, answering)
+    {
+        return Ok(Rc::clone(answering));
+    }
+    // A device that failed is opened anew, if at all.
+    session.borrow_mut().gpu = None;
+    let Some(cpu) = session.borrow().cpu.clone() else { return Err(error) };
+    if error.code == "device_lost"
+        && session.borrow().n_reopened == 0
+        && let Some(engine) = reopen(session, &cpu, &error).await
+    {
+        return Ok(engine);
+    }
+    let report = EngineReport {
+        name: cpu_name(&cpu.engine_name()),
+        is_gpu: false,
+        why: format!("{}: the CPU took over and computed it again", error.message),
+        timings: None,
+        weight_bytes: cpu.weight_bytes() as u64,
+        loading: None,
+    };
+    session.borrow_mut().put_in_place(Rc::clone(&cpu), None, report);
+    Ok(cpu)
+}
+
+/// Opens the device again and takes the weights there from host memory; nothing where that, or its self-test, fails.
+async fn reopen(session: &RefCell<Session>, cpu: &Rc<Engine>, error: &ErrorReport) -> Option<Rc<Engine>> {
+    session.borrow_mut().n_reopened += 1;
+    let software =
+        session.borrow().origin.as_ref().is_some_and(|origin| origin.backend == BackendChoice::Webgpu);
+    let gpu = Session::gpu(session, software).await.ok()?;
+    let engine = Rc::new(cpu.on(Device::WebGpu(gpu)));
+    let test = engine.self_test(cpu).await.ok().filter(|test| test.passed())?;
+    let report = EngineReport {
+        name: engine.engine_name(),
+        is_gpu: true,
+        why: format!(
+            "{}: it was opened again, and its self-test agrees with the CPU's logits within {:.0e}",
+            error.message, test.max_difference
+        ),
+        timings: None,
+        weight_bytes: 0,
+        loading: None,
+    };
+    session.borrow_mut().put_in_place(Rc::clone(&engine), Some(Rc::clone(cpu)), report);
+    Some(engine)
 }
 
 async fn answer_once(session: &RefCell<Session>, id: RequestId, call: Call) -> Result<Reply, ErrorReport> {
@@ -492,6 +534,12 @@ async fn job<J: Job>(
     stage: Stage,
     mut job: J,
 ) -> Result<J::Report, ErrorReport> {
+    steps(engine, id, stage, &mut job).await?;
+    job.finish(engine).await.map_err(|error| post::engine_error(&error))
+}
+
+/// Steps of a job until nothing is left.
+async fn steps(engine: &Engine, id: RequestId, stage: Stage, job: &mut impl Job) -> Result<(), ErrorReport> {
     let failed = |error: Error| post::engine_error(&error);
     let mut reporter = Reporter::new(id, stage);
     let mut breather = Breather::new(id);
@@ -501,7 +549,7 @@ async fn job<J: Job>(
         reporter.report_with(done as u64, Some(total as u64), partial);
         breather.breathe().await?;
     }
-    job.finish(engine).await.map_err(failed)
+    Ok(())
 }
 
 /// A sweep, kept or new: the same request on the same model gives the same numbers.
@@ -515,8 +563,19 @@ async fn sweep(
     if let Some(report) = kept {
         return Ok(report);
     }
-    let task = engine.start_sweep(&request).map_err(|error| post::engine_error(&error))?;
-    let report = job(&engine, id, Stage::Sweep, task).await?;
+    let mut engine = engine;
+    let mut task = engine.start_sweep(&request).map_err(|error| post::engine_error(&error))?;
+    while let Err(error) = steps(&engine, id, Stage::Sweep, &mut task).await {
+        if !error.code.starts_with("device_") {
+            return Err(error);
+        }
+        engine = recover(session, Some(engine), error.clone()).await?;
+        // Heads that were done are not computed again.
+        if !task.go_on_with(&engine) {
+            return Err(error);
+        }
+    }
+    let report = task.finish(&engine).await.map_err(|error| post::engine_error(&error))?;
     let sweeps = &mut session.borrow_mut().sweeps;
     sweeps.push_front(report.clone());
     sweeps.truncate(N_KEPT_SWEEPS);

@@ -218,6 +218,11 @@ impl<B: Backend> SweepTask<B> {
         batches
     }
 
+    /// Goes on elsewhere after a device failed, from the values that are known; false where none can be yet.
+    pub fn go_on(&mut self) -> bool {
+        self.donors.is_none() && self.trials.go_on()
+    }
+
     /// Targets done and in all.
     pub fn progress(&self) -> (usize, usize) {
         (self.trials.values().len(), self.targets.len())

@@ -31,6 +31,8 @@ pub(super) struct Trials<B: Backend> {
     /// Rows of logits that the metric reads.
     rows: Vec<usize>,
     batches: VecDeque<Vec<Edits>>,
+    /// The batch of the pass or the logits under way.
+    current: Vec<Edits>,
     base: Option<BaseRun<B>>,
     clean: Option<Clean<B>>,
     under_way: VecDeque<UnderWay>,
@@ -44,7 +46,7 @@ enum State<B: Backend> {
     Idle,
     Base(Pass<B>),
     Clean(CleanRows<B>),
-    Lanes(Pass<B>, usize),
+    Lanes(Pass<B>),
     Unembedding(Unembedding<B>),
 }
 
@@ -69,7 +71,6 @@ struct CleanRows<B: Backend> {
 struct Unembedding<B: Backend> {
     normalized: B::Buffer,
     n_past: usize,
-    n_lanes: usize,
     /// Lanes and rows still to be read, in order.
     todo: VecDeque<(usize, usize)>,
     /// Those read, and what was read.
@@ -79,7 +80,7 @@ struct Unembedding<B: Backend> {
 
 /// A batch whose numbers are on their way.
 struct UnderWay {
-    n_lanes: usize,
+    batch: Vec<Edits>,
     /// Lane and row of each number.
     cells: Vec<(usize, usize)>,
     numbers: Pin<Box<dyn Future<Output = Result<Vec<Vec<f32>>, DeviceError>>>>,
@@ -95,6 +96,7 @@ impl<B: Backend> Trials<B> {
             spec,
             rows,
             batches: VecDeque::new(),
+            current: Vec::new(),
             base: None,
             clean: None,
             under_way: VecDeque::new(),
@@ -137,11 +139,11 @@ impl<B: Backend> Trials<B> {
                             false => self.take_numbers().await.map(|()| false),
                         };
                     };
-                    let n_lanes = batch.len();
+                    self.current.clone_from(&batch);
                     let pass = base.lanes(backend, model, batch)?;
                     // Rows before the first that is edited are the clean run's.
                     let wanted = self.rows.iter().copied().filter(|&row| row >= pass.n_past()).min();
-                    State::Lanes(pass.want_from(wanted.unwrap_or(self.ids.len() - 1)), n_lanes)
+                    State::Lanes(pass.want_from(wanted.unwrap_or(self.ids.len() - 1)))
                 }
             },
             State::Base(mut pass) => match pass.step(backend, model) {
@@ -163,20 +165,21 @@ impl<B: Backend> Trials<B> {
                     State::Idle
                 }
             },
-            State::Lanes(mut pass, n_lanes) => match pass.step(backend, model) {
-                false => State::Lanes(pass, n_lanes),
+            State::Lanes(mut pass) => match pass.step(backend, model) {
+                false => State::Lanes(pass),
                 true => {
                     let n_past = pass.n_past();
                     let normalized = pass.finish(backend, model).await?.normalized;
-                    State::Unembedding(self.unembedding(normalized, n_past, n_lanes))
+                    State::Unembedding(self.unembedding(normalized, n_past))
                 }
             },
             State::Unembedding(mut unembedding) => {
                 let clean = self.clean.as_ref().expect("the clean run comes first");
                 if unembedding.step(ground, clean, &self.rows, self.ids.len()) {
-                    let Unembedding { n_lanes, done: cells, read, .. } = unembedding;
-                    let numbers = Box::pin(backend.download(read));
-                    self.under_way.push_back(UnderWay { n_lanes, cells, numbers });
+                    let Unembedding { done: cells, read, .. } = unembedding;
+                    let (batch, numbers) =
+                        (std::mem::take(&mut self.current), Box::pin(backend.download(read)));
+                    self.under_way.push_back(UnderWay { batch, cells, numbers });
                     if self.under_way.len() >= n_under_way {
                         self.take_numbers().await?;
                     }
@@ -191,21 +194,33 @@ impl<B: Backend> Trials<B> {
 
     /// Waits for the numbers of the first batch under way.
     async fn take_numbers(&mut self) -> Result<(), AblateError> {
-        let Some(UnderWay { n_lanes, cells, numbers }) = self.under_way.pop_front() else { return Ok(()) };
-        let numbers = numbers.await?;
+        // It stays there until its numbers are: a device may fail.
+        let Some(UnderWay { batch, cells, numbers }) = self.under_way.front_mut() else { return Ok(()) };
+        let numbers = numbers.as_mut().await?;
         let clean = self.clean.as_ref().expect("the clean run comes first");
-        let mut values = vec![clean.values.clone(); n_lanes];
-        for ((lane, row), read) in cells.into_iter().zip(numbers.into_iter().flatten()) {
+        let mut values = vec![clean.values.clone(); batch.len()];
+        for (&(lane, row), read) in cells.iter().zip(numbers.into_iter().flatten()) {
             values[lane][row] = clean.scorer.value(read);
         }
         self.values.extend(values.iter().map(|rows| mean(rows)));
+        self.under_way.pop_front();
         Ok(())
     }
 
-    fn unembedding(&self, normalized: B::Buffer, n_past: usize, n_lanes: usize) -> Unembedding<B> {
+    /// Goes on elsewhere after a device failed: what was on it is computed anew, the values so far stay. False before there is
+    /// a batch.
+    pub fn go_on(&mut self) -> bool {
+        let lost = self.under_way.drain(..).map(|under_way| under_way.batch);
+        let lost: Vec<_> = lost.chain([std::mem::take(&mut self.current)]).filter(|b| !b.is_empty()).collect();
+        lost.into_iter().rev().for_each(|batch| self.batches.push_front(batch));
+        (self.base, self.clean, self.state) = (None, None, State::Idle);
+        !self.batches.is_empty()
+    }
+
+    fn unembedding(&self, normalized: B::Buffer, n_past: usize) -> Unembedding<B> {
         let rows: Vec<usize> = (0..self.rows.len()).filter(|&row| self.rows[row] >= n_past).collect();
-        let todo = (0..n_lanes).flat_map(|lane| rows.iter().map(move |&row| (lane, row))).collect();
-        Unembedding { normalized, n_past, n_lanes, todo, done: Vec::new(), read: Vec::new() }
+        let todo = (0..self.current.len()).flat_map(|lane| rows.iter().map(move |&row| (lane, row))).collect();
+        Unembedding { normalized, n_past, todo, done: Vec::new(), read: Vec::new() }
     }
 }
 

@@ -67,10 +67,26 @@ impl DeviceMatrix {
         }
     }
 
+    /// The same matrix on another device.
+    ///
+    /// # Panics
+    /// Of a matrix on a graphics device: weights are not read back.
+    pub fn on(&self, device: &Device) -> Self {
+        self.cpu().on(device)
+    }
+
     fn cpu(&self) -> &PackedMatrix {
         match self {
             Self::Cpu(matrix) => matrix,
             Self::WebGpu(_) => unreachable!("a matrix stays on its device"),
+        }
+    }
+
+    /// Memory of a graphics device that it takes, bytes.
+    pub fn device_bytes(&self) -> usize {
+        match self {
+            Self::Cpu(_) => 0,
+            Self::WebGpu(matrix) => matrix.size_bytes(),
         }
     }
 
@@ -83,6 +99,14 @@ impl DeviceMatrix {
 }
 
 impl DeviceBuffer {
+    /// The same values on another device.
+    ///
+    /// # Panics
+    /// Of a buffer on a graphics device.
+    pub fn on(&self, device: &Device) -> Self {
+        device.vector(&HostTensor::new(vec![self.cpu().len()], self.cpu().clone()))
+    }
+
     fn cpu(&self) -> &Vec<f32> {
         match self {
             Self::Cpu(values) => values,

@@ -150,7 +150,7 @@ impl Job for SweepJob {
     type Report = SweepReport;
 
     async fn step(&mut self, engine: &Engine) -> Result<bool, Error> {
-        Ok(self.task.step(&engine.ground_on(&self.backend)).await?)
+        self.task.step(&engine.ground_on(&self.backend)).await.map_err(|error| engine.told(error))
     }
 
     fn progress(&self) -> (usize, usize) {
@@ -159,6 +159,11 @@ impl Job for SweepJob {
 
     fn partial(&self) -> HeadTable {
         self.task.partial()
+    }
+
+    fn go_on_with(&mut self, engine: &Engine) -> bool {
+        self.backend = engine.backend.with_precision(self.request.precision);
+        self.task.go_on()
     }
 
     async fn finish(self, engine: &Engine) -> Result<SweepReport, Error> {
@@ -183,7 +188,7 @@ impl Job for ControlsJob {
     type Report = ControlsReport;
 
     async fn step(&mut self, engine: &Engine) -> Result<bool, Error> {
-        Ok(self.task.step(&engine.ground()).await?)
+        self.task.step(&engine.ground()).await.map_err(|error| engine.told(error))
     }
 
     fn progress(&self) -> (usize, usize) {
@@ -201,7 +206,7 @@ impl Job for PatchJob {
     type Report = PatchReport;
 
     async fn step(&mut self, engine: &Engine) -> Result<bool, Error> {
-        Ok(self.task.step(&engine.ground()).await?)
+        self.task.step(&engine.ground()).await.map_err(|error| engine.told(error))
     }
 
     fn progress(&self) -> (usize, usize) {

@@ -41,7 +41,7 @@ impl Job for DetectTask {
     type Report = DetectReport;
 
     async fn step(&mut self, engine: &Engine) -> Result<bool, Error> {
-        Ok(self.task.step(&engine.ground_on(&self.backend)).await?)
+        self.task.step(&engine.ground_on(&self.backend)).await.map_err(|error| engine.told(error))
     }
 
     fn progress(&self) -> (usize, usize) {

@@ -139,6 +139,10 @@ impl RunTask {
 
     /// One layer, or one chunk of positions; true when nothing is left.
     pub async fn step(&mut self, engine: &Engine) -> Result<bool, Error> {
+        self.try_step(engine).await.map_err(|error| engine.told(error))
+    }
+
+    async fn try_step(&mut self, engine: &Engine) -> Result<bool, Error> {
         let (backend, model) = (&engine.backend, &engine.model);
         let state = self.state.take().expect("a step puts the state back");
         let mut finished = false;

@@ -19,7 +19,7 @@ use crate::model::{Block, Mlp, ModelConfig};
 use crate::tensor::HostTensor;
 
 /// At most this many attention weights are in memory at once, 64 MiB of f32: longer prompts go in blocks of queries.
-const MAX_BLOCK_WEIGHTS: usize = 1 << 24;
+pub(crate) const MAX_BLOCK_WEIGHTS: usize = 1 << 24;
 
 /// One layer of one pass.
 pub(super) struct LayerStep<'a, B: Backend> {

@@ -8,6 +8,8 @@ use std::ops::Range;
 
 use super::kernel::{PANEL, ROWS, Sums, add_products};
 use super::quantized::QuantizedPanels;
+use crate::backend::Backend;
+use crate::tensor::HostTensor;
 
 /// Inputs of a panel that are taken at once: 18 KiB, which leaves room for rows in the smallest first-level caches (32 KiB).
 /// Whole blocks of quantised weights.
@@ -48,6 +50,17 @@ impl PackedMatrix {
         match self {
             Self::F32(panels) => size_of_val(panels.panels.as_slice()),
             Self::Quantized(panels) => panels.size_bytes(),
+        }
+    }
+
+    /// The same matrix for another backend.
+    pub fn on<B: Backend>(&self, backend: &B) -> B::Matrix {
+        match self {
+            Self::F32(panels) => {
+                let values: Vec<f32> = (0..panels.n_out).flat_map(|output| panels.row(output)).collect();
+                backend.matrix(&HostTensor::new(vec![panels.n_out, panels.n_in], values))
+            }
+            Self::Quantized(panels) => backend.quantized_matrix(&panels.matrix()),
         }
     }
 

@@ -131,6 +131,22 @@ impl QuantizedPanels {
         }
     }
 
+    /// The matrix as its file had it.
+    pub fn matrix(&self) -> QuantizedMatrix<'static> {
+        let (n_codes, n_blocks) = (self.kind.code_bytes(), self.n_in / QUANT_BLOCK);
+        let mut rows = Vec::with_capacity(self.n_out * n_blocks * (self.kind.header_bytes() + n_codes));
+        for output in 0..self.n_out {
+            let lane = output % PANEL;
+            for slot in output / PANEL * n_blocks..(output / PANEL + 1) * n_blocks {
+                // Both were f16 in the file.
+                let numbers = [self.scales.get(slot), self.minimums.get(slot)].into_iter().flatten();
+                rows.extend(numbers.flat_map(|numbers| f16::from_f32(numbers[lane]).to_le_bytes()));
+                rows.extend(self.codes[slot * n_codes..][..n_codes].iter().map(|codes| codes[lane]));
+            }
+        }
+        QuantizedMatrix { kind: self.kind, n_in: self.n_in, rows: rows.into() }
+    }
+
     /// Row `output` as f32.
     pub fn row(&self, output: usize) -> Vec<f32> {
         let mut block = [[0.0; PANEL]; QUANT_BLOCK];

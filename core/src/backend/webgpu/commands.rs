@@ -2,6 +2,7 @@
 //! when somebody waits for numbers.
 
 use std::cell::{Cell, RefCell};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 
@@ -18,6 +19,8 @@ const MAX_KERNELS: usize = 256;
 /// Arithmetic that is handed over together at most, floating-point operations: a fifth of a second on the slowest devices that
 /// are worth it, so that the system does not take them for hung.
 const MAX_FLOPS: u64 = 20_000_000_000;
+/// From this size on an allocation is watched by itself, so that it is known how much there was when memory ran out.
+const LARGE_ALLOCATION_BYTES: u64 = 1 << 20;
 /// The largest binding that every device takes, bytes.
 const COMMON_BINDING_BYTES: u64 = 128 << 20;
 
@@ -28,6 +31,8 @@ pub struct Wanted {
     pub software: bool,
     /// Kernels that compute something else, for tests of what notices.
     pub broken: bool,
+    /// The most that the device gives, bytes, for tests of what happens then.
+    pub memory_bytes: Option<usize>,
 }
 
 /// Why no device could be opened.
@@ -75,6 +80,8 @@ pub(super) struct Commands {
     /// Why the device was lost, once it was.
     lost: Arc<Mutex<Option<String>>>,
     pool: Rc<Pool>,
+    /// The most that it gives, where a test limits that, bytes.
+    memory_bytes: Option<usize>,
     /// Parameters of the kernels that are recorded, one slot each.
     params: wgpu::Buffer,
     recording: RefCell<Recording>,
@@ -89,7 +96,11 @@ struct Recording {
     encoder: Option<wgpu::CommandEncoder>,
     params: Vec<u8>,
     scopes: Option<Scopes>,
+    large: Vec<LargeAllocation>,
 }
+
+/// What was held when a large allocation was asked for, bytes, and whether it failed.
+type LargeAllocation = (usize, Pin<Box<dyn Future<Output = bool>>>);
 
 /// Catch what goes wrong between two waits.
 struct Scopes {
@@ -158,6 +169,7 @@ impl Commands {
             is_software,
             lost,
             pool: Rc::default(),
+            memory_bytes: wanted.memory_bytes,
             params,
             recording: RefCell::default(),
             flops: Cell::new(0),
@@ -210,12 +222,23 @@ impl Commands {
             self.pool.destroy_idle();
         }
         self.begin_scopes(&mut recording);
-        self.device.create_buffer(&wgpu::BufferDescriptor {
+        let held_bytes = self.pool.allocated_bytes();
+        let is_large = size >= LARGE_ALLOCATION_BYTES;
+        let scope = is_large.then(|| self.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory));
+        let buffer = self.device.create_buffer(&wgpu::BufferDescriptor {
             label: None,
             size,
             usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST,
             mapped_at_creation: false,
-        })
+        });
+        if let Some(scope) = scope {
+            let failed = scope.pop();
+            recording.large.push((held_bytes, Box::pin(async { failed.await.is_some() })));
+        }
+        if self.memory_bytes.is_some_and(|most| held_bytes + size as usize > most) {
+            recording.large.push((held_bytes, Box::pin(std::future::ready(true))));
+        }
+        buffer
     }
 
     fn begin_scopes(&self, recording: &mut Recording) {
@@ -337,9 +360,10 @@ impl Commands {
             mapped_at_creation: false,
         });
         self.copy(&buffers.iter().collect::<Vec<_>>(), &staging);
-        let (submission_index, scopes) = {
+        let (submission_index, scopes, large) = {
             let mut recording = self.recording.borrow_mut();
-            (self.submit(&mut recording), recording.scopes.take())
+            let submission_index = self.submit(&mut recording);
+            (submission_index, recording.scopes.take(), std::mem::take(&mut recording.large))
         };
         let (sender, mapped) = oneshot::channel();
         staging.map_async(wgpu::MapMode::Read, .., move |result| {
@@ -351,19 +375,29 @@ impl Commands {
             let validation = scopes.validation.pop();
             (validation, scopes.memory.pop())
         });
+        let held_bytes = self.pool.allocated_bytes();
         let (device, lost, pool) = (self.device.clone(), Arc::clone(&self.lost), Rc::clone(&self.pool));
         async move {
             // In a browser the event loop does this.
             let _ = device.poll(wgpu::PollType::Wait { submission_index, timeout: None });
             let mapped = mapped.await;
             check_lost(&lost)?;
+            let mut failed = None;
+            for (held_bytes, has_failed) in large {
+                if has_failed.await {
+                    failed.get_or_insert(held_bytes);
+                }
+            }
             if let Some((validation, memory)) = errors {
                 let (validation, memory) = (validation.await, memory.await);
-                if memory.is_some() {
+                if memory.is_some() || failed.is_some() {
                     pool.is_exhausted.set(true);
-                    return Err(DeviceError::OutOfMemory);
+                    return Err(DeviceError::OutOfMemory { held_bytes: failed.unwrap_or(held_bytes) });
                 }
                 if let Some(error) = validation {
+                    // A device that is gone refuses what it is asked, and may tell so only then.
+                    let _ = device.poll(wgpu::PollType::wait_indefinitely());
+                    check_lost(&lost)?;
                     return Err(DeviceError::Refused(error.to_string()));
                 }
             }

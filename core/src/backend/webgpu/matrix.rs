@@ -169,6 +169,11 @@ impl GpuMatrix {
         y
     }
 
+    /// What it takes on the device, bytes.
+    pub fn size_bytes(&self) -> usize {
+        self.parts.iter().map(|part| part.buffer.len() * size_of::<f32>()).sum()
+    }
+
     /// Rows by number, `[n_ids, n_in]`.
     pub(super) fn gather(&self, commands: &Commands, ids: &GpuBuffer, n_ids: usize) -> GpuBuffer {
         let y = commands.room(n_ids * self.n_in);
