@@ -17,9 +17,6 @@ use crate::detect::Ground;
 use crate::forward::RunError;
 use crate::hooks::PlanError;
 
-/// Rows unembedded in one step: 16 rows of SmolLM2's vocabulary are about 0.9 GFLOP.
-pub const UNEMBED_ROWS: usize = 16;
-
 /// Why a measurement cannot be made.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum AblateError {
@@ -122,14 +119,6 @@ impl From<RunError> for AblateError {
             RunError::Device(error) => error.into(),
         }
     }
-}
-
-/// Rows unembedded in one step on a graphics device: their logits stay there.
-const LARGE_UNEMBED_ROWS: usize = 128;
-
-/// Rows to unembed in one step.
-pub(crate) fn unembed_chunk(backend: &impl Backend) -> usize {
-    if backend.wants_large_pieces() { LARGE_UNEMBED_ROWS } else { UNEMBED_ROWS }
 }
 
 /// Logits of some rows of `[row, d_model]`, `[row, d_vocab]`.

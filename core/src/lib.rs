@@ -14,11 +14,11 @@ pub mod tokenizer;
 
 pub mod hooks;
 
+pub mod metrics;
+
 pub mod backend;
 
 pub mod forward;
-
-pub mod metrics;
 
 pub mod decode;
 

@@ -10,7 +10,7 @@ use headlight_core::hooks::{CaptureSet, Edit, Intervention, LogitPositions, RunP
 use headlight_core::ids::{BlockHook, HeadId, HookPoint, TokenId};
 use headlight_core::report::{BosPolicy, DetectReport, DetectRequest};
 use headlight_tests::tiny::{Noise, TinyConfig};
-use headlight_tests::{max_difference, reference_json, smollm2, tolerance};
+use headlight_tests::{backend, max_difference, reference_json, smollm2, tolerance};
 use serde_json::{Value, json};
 
 const CONFIG: TinyConfig = TinyConfig::SMALL;
@@ -104,13 +104,13 @@ fn a_cache_is_cut_to_a_shared_beginning() {
     let (engine, ids) = (CONFIG.engine(6), random_ids(24, 6));
     let (_, cache) = in_parts(&engine, &[&ids]);
     let other: Vec<TokenId> = ids[..9].iter().copied().chain(random_ids(8, 7)).collect();
-    let shared = cache.prefix(&Device::default(), 9);
+    let shared = cache.prefix(&backend(), 9);
     assert_eq!(shared.n_tokens(), 9);
     let (output, _) = engine.forward_after(shared, &other[9..], &RunPlan::default()).expect("runs");
     let whole = engine.forward(&other, &RunPlan::default()).expect("runs");
     assert!(max_difference(&output.logits.data, &whole.logits.data) < tolerance::CACHE);
-    assert_eq!(cache.prefix(&Device::default(), 99).n_tokens(), 24);
-    assert_eq!(cache.prefix(&Device::default(), 0).n_tokens(), 0);
+    assert_eq!(cache.prefix(&backend(), 99).n_tokens(), 24);
+    assert_eq!(cache.prefix(&backend(), 0).n_tokens(), 0);
 }
 
 #[test]

@@ -5,8 +5,8 @@
 use std::rc::Rc;
 
 use headlight_core::ablate::sweep::SweepSpec;
-use headlight_core::backend::{Device, Precision};
 use headlight_core::backend::webgpu::{Wanted, WebGpu};
+use headlight_core::backend::{Device, Precision};
 use headlight_core::detect::DOCS;
 use headlight_core::engine::{Engine, Job, Loading};
 use headlight_core::error::Error;
@@ -104,7 +104,9 @@ fn the_self_test_passes_a_right_device_and_catches_a_wrong_kernel() {
     let (cpu, gpu) = both(bundled("successor-2l"));
     let right = pollster::block_on(gpu.self_test(&cpu)).expect("runs");
     assert!(right.passed(), "{right:?}");
-    let broken = pollster::block_on(WebGpu::open(Wanted { software: true, broken: true, ..Wanted::default() })).expect("opens");
+    let broken =
+        pollster::block_on(WebGpu::open(Wanted { software: true, broken: true, ..Wanted::default() }))
+            .expect("opens");
     let broken = bundled("successor-2l").onto(vec![Device::WebGpu(broken.into())]).finish().expect("loads");
     let wrong = pollster::block_on(broken.self_test(&cpu)).expect("runs");
     assert!(!wrong.passed(), "{wrong:?}");
@@ -150,7 +152,10 @@ fn a_sweep_goes_on_where_its_device_was_lost() {
         let engine = cpu.on(device);
         let mut job = engine.start_sweep(&request).expect("starts");
         while job.progress().0 == 0 {
-            assert!(!pollster::block_on(job.step(&engine)).expect("works"), "the sweep ends before it is lost");
+            assert!(
+                !pollster::block_on(job.step(&engine)).expect("works"),
+                "the sweep ends before it is lost"
+            );
         }
         gpu.lose();
         let error = loop {
@@ -180,7 +185,8 @@ fn a_model_taken_to_a_device_is_the_one_loaded_there() {
         let taken = cpu.on(web_gpu());
         let ids: Vec<u32> = (0..12).map(|i| 3 + i * 5 % 40).collect();
         let plan = RunPlan { logits: LogitPositions::All, ..RunPlan::default() };
-        let [loaded, taken] = [&loaded, &taken].map(|engine| engine.forward(&ids, &plan).expect("runs").logits);
+        let [loaded, taken] =
+            [&loaded, &taken].map(|engine| engine.forward(&ids, &plan).expect("runs").logits);
         assert_eq!(loaded.data, taken.data);
     }
 }

@@ -93,7 +93,7 @@ fn native_tests() -> anyhow::Result<()> {
     let runner: &[&str] = if nextest { &["nextest", "run"] } else { &["test"] };
     run(cargo().args(runner).arg("--workspace"))?;
     // Once more on a graphics device, what a software one does in minutes.
-    let tests = ["golden", "receipts", "restart", "patching", "bundled", "bundled_successor"];
+    let tests = ["golden", "receipts", "restart", "patching", "bundled", "bundled_successor", "real_model"];
     let tests = tests.iter().flat_map(|test| ["--test", test]);
     let mut on_gpu = cargo();
     on_gpu.args(runner).args(["--package", "headlight-tests"]).args(tests);

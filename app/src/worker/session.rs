@@ -4,8 +4,8 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-use headlight_core::backend::{Device, Precision};
 use headlight_core::backend::webgpu::{Wanted, WebGpu};
+use headlight_core::backend::{Device, Precision};
 use headlight_core::engine::{EffectTask, Engine, Job, PatternsWanted, RunOutcome, RunTask, Want};
 use headlight_core::error::Error;
 use headlight_core::hooks::Intervention;

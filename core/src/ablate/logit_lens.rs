@@ -3,10 +3,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{AblateError, UNEMBED_ROWS, unembed_rows};
+use super::{AblateError, unembed_rows};
 use crate::backend::Backend;
 use crate::detect::Ground;
-use crate::forward::Pass;
+use crate::forward::{Pass, UNEMBED_ROWS};
 use crate::hooks::{CaptureSet, Edits, RunPlan, check_vocabulary};
 use crate::ids::{BlockHook, HookPoint, TokenId};
 use crate::metrics::{logsumexp, top_indices};

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::AblateError;
 use super::metric::MetricSpec;
-use super::trials::{Trials, lanes_per_batch};
+use super::trials::{MAX_LANE_ROWS, Trials, lanes_per_batch};
 use crate::backend::Backend;
 use crate::detect::{Ground, HeadTable};
 use crate::forward::Donors;
@@ -28,7 +28,8 @@ pub enum Targets {
     Sets(#[cfg_attr(feature = "ts", ts(as = "Vec<Vec<HeadId>>"))] Vec<BTreeSet<HeadId>>),
 }
 
-/// Up to so many rows, lanes of several layers share a pass: a matrix product with fewer spends its time reading weights.
+/// Up to so many rows, lanes of several layers share a pass on the CPU: a matrix product with fewer spends its time reading
+/// weights. On a graphics device they share it as long as there is room.
 const MERGED_ROWS: usize = 40;
 
 /// A sweep, apart from its prompt.
@@ -45,7 +46,7 @@ pub struct SweepSpec {
     #[serde(default)]
     pub targets: Targets,
     /// In which layers, and in this order; all when absent, from the top: those passes are the shortest, so that the first results
-    /// come soonest. A sweep in parts gives the same numbers, bit for bit.
+    /// come soonest. A sweep in parts gives the same numbers: on the CPU bit for bit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub layers: Option<Vec<usize>>,
     /// In what the effect is measured.
@@ -191,14 +192,15 @@ impl<B: Backend> SweepTask<B> {
                 self.donors = Some(donors);
                 return Ok(false);
             }
-            let batches = self.batches(&donors.finish());
+            let merged_rows = if ground.backend.wants_large_pieces() { MAX_LANE_ROWS } else { MERGED_ROWS };
+            let batches = self.batches(&donors.finish(), merged_rows);
             self.trials.extend(batches);
         }
         self.trials.step(ground).await
     }
 
     /// The edits of each target, those that begin in one layer together as far as there is room.
-    fn batches(&self, whole: &Edits) -> Vec<Vec<Edits>> {
+    fn batches(&self, whole: &Edits, merged_rows: usize) -> Vec<Vec<Edits>> {
         let n_rows = self.n_tokens - whole.first_position().min(self.n_tokens - 1);
         let edits_of = |target: &Target| Edits {
             interventions: vec![self.spec.intervention(target.sites.clone())],
@@ -208,7 +210,7 @@ impl<B: Backend> SweepTask<B> {
         // every weight is read once for all of them.
         let layers: Vec<&[Target]> = self.targets.chunk_by(|a, b| a.layer == b.layer).collect();
         let n_widest = layers.iter().map(|layer| layer.len()).max().unwrap_or(1);
-        let n_together = (MERGED_ROWS / (n_rows * n_widest)).max(1);
+        let n_together = (merged_rows / (n_rows * n_widest)).max(1);
         let mut batches = Vec::new();
         for layers in layers.chunks(n_together) {
             let targets: Vec<&Target> = layers.iter().copied().flatten().collect();

@@ -5,16 +5,16 @@ use std::collections::VecDeque;
 use std::pin::Pin;
 
 use super::metric::{MetricSpec, Scorer, mean};
-use super::{AblateError, unembed_chunk, unembed_rows};
+use super::{AblateError, unembed_rows};
 use crate::backend::{Backend, DeviceError};
 use crate::detect::Ground;
-use crate::forward::{BaseRun, Finished, Pass};
+use crate::forward::{BaseRun, Finished, Pass, unembed_chunk};
 use crate::hooks::{Edits, RunPlan, check_ids};
 use crate::ids::TokenId;
 use crate::model::ModelConfig;
 
 /// Rows of lanes that go through the weights together: more would only take memory.
-const MAX_LANE_ROWS: usize = 1024;
+pub(super) const MAX_LANE_ROWS: usize = 1024;
 
 /// Lanes of a prompt that go together.
 pub(super) fn lanes_per_batch(n_rows: usize) -> usize {
@@ -211,7 +211,8 @@ impl<B: Backend> Trials<B> {
     /// a batch.
     pub fn go_on(&mut self) -> bool {
         let lost = self.under_way.drain(..).map(|under_way| under_way.batch);
-        let lost: Vec<_> = lost.chain([std::mem::take(&mut self.current)]).filter(|b| !b.is_empty()).collect();
+        let lost: Vec<_> =
+            lost.chain([std::mem::take(&mut self.current)]).filter(|b| !b.is_empty()).collect();
         lost.into_iter().rev().for_each(|batch| self.batches.push_front(batch));
         (self.base, self.clean, self.state) = (None, None, State::Idle);
         !self.batches.is_empty()
@@ -219,7 +220,8 @@ impl<B: Backend> Trials<B> {
 
     fn unembedding(&self, normalized: B::Buffer, n_past: usize) -> Unembedding<B> {
         let rows: Vec<usize> = (0..self.rows.len()).filter(|&row| self.rows[row] >= n_past).collect();
-        let todo = (0..self.current.len()).flat_map(|lane| rows.iter().map(move |&row| (lane, row))).collect();
+        let todo =
+            (0..self.current.len()).flat_map(|lane| rows.iter().map(move |&row| (lane, row))).collect();
         Unembedding { normalized, n_past, todo, done: Vec::new(), read: Vec::new() }
     }
 }
@@ -258,13 +260,7 @@ impl<B: Backend> Unembedding<B> {
             let of_rows: Vec<usize> = chunk.iter().map(|&(_, row)| row).collect();
             let d_vocab = ground.model.config.d_vocab;
             let logits_of_clean = clean.logits.as_ref();
-            self.read.push(clean.scorer.read(
-                ground.backend,
-                &logits,
-                d_vocab,
-                &of_rows,
-                logits_of_clean,
-            ));
+            self.read.push(clean.scorer.read(ground.backend, &logits, d_vocab, &of_rows, logits_of_clean));
             self.done.extend(chunk);
         }
         self.todo.is_empty()

@@ -200,12 +200,7 @@ impl Backend for Cpu {
         x.len()
     }
 
-    fn read_logits(
-        &self,
-        logits: &Vec<f32>,
-        d_vocab: usize,
-        read: &LogitRead<'_, Vec<f32>>,
-    ) -> Vec<f32> {
+    fn read_logits(&self, logits: &Vec<f32>, d_vocab: usize, read: &LogitRead<'_, Vec<f32>>) -> Vec<f32> {
         let rows = logits.chunks_exact(d_vocab).enumerate();
         let read = |(row, logits): (usize, &[f32])| match read {
             LogitRead::Logprob(tokens) => logprob(logits, tokens[row]),

@@ -241,7 +241,8 @@ impl Backend for WebGpu {
         let n_pairs = x.len() / 2;
         let (groups, n_across) = Self::over_values(n_pairs);
         let out = self.commands.room(x.len());
-        let params = [n_pairs, n_heads, d_head, positions.start, positions.len(), x.start(), n_across].map(Param::from);
+        let params = [n_pairs, n_heads, d_head, positions.start, positions.len(), x.start(), n_across]
+            .map(Param::from);
         self.commands.dispatch(Kernel::Rope, &params, &[x, &angles], &out, groups);
         out
     }
@@ -267,7 +268,13 @@ impl Backend for WebGpu {
     fn softmax(&self, scores: &GpuBuffer, shape: AttnShape, queries: Range<usize>) -> GpuBuffer {
         let out = self.commands.room(scores.len());
         let params = Self::block(shape, &queries, scores, 0, 0);
-        self.commands.dispatch(Kernel::Softmax, &params, &[scores], &out, [queries.len(), shape.n_lane_heads(), 1]);
+        self.commands.dispatch(
+            Kernel::Softmax,
+            &params,
+            &[scores],
+            &out,
+            [queries.len(), shape.n_lane_heads(), 1],
+        );
         out
     }
 
@@ -449,12 +456,7 @@ impl Backend for WebGpu {
         x.len()
     }
 
-    fn read_logits(
-        &self,
-        logits: &GpuBuffer,
-        d_vocab: usize,
-        read: &LogitRead<'_, GpuBuffer>,
-    ) -> GpuBuffer {
+    fn read_logits(&self, logits: &GpuBuffer, d_vocab: usize, read: &LogitRead<'_, GpuBuffer>) -> GpuBuffer {
         let (kind, asked, clean, versus) = match read {
             LogitRead::Logprob(tokens) => (0, self.upload_u32(tokens.iter().copied()), logits, 0),
             LogitRead::Logit(tokens) => (1, self.upload_u32(tokens.iter().copied()), logits, 0),
@@ -468,13 +470,7 @@ impl Backend for WebGpu {
         let n_rows = logits.len() / d_vocab;
         let out = self.commands.room(n_rows);
         let params = [d_vocab, kind, logits.start(), clean.start(), versus].map(Param::from);
-        self.commands.dispatch(
-            Kernel::ReadLogits,
-            &params,
-            &[logits, clean, &asked],
-            &out,
-            [n_rows, 1, 1],
-        );
+        self.commands.dispatch(Kernel::ReadLogits, &params, &[logits, clean, &asked], &out, [n_rows, 1, 1]);
         out
     }
 

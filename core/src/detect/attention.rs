@@ -7,14 +7,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::activations::Activations;
-use crate::ablate::unembed_chunk;
 use crate::backend::{Backend, DeviceError, LogitRead};
 use crate::detect::stimulus::Stimulus;
 use crate::detect::{DetectError, Draws, Findings, Ground, HeadTable};
-use crate::forward::{Finished, Pass};
+use crate::forward::{Finished, Pass, unembed_chunk};
 use crate::hooks::{RunPlan, TargetKeys};
 use crate::ids::TokenId;
-
 
 /// How a head's pattern on one sequence becomes its score.
 #[derive(Clone, Debug, PartialEq)]

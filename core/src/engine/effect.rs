@@ -4,10 +4,9 @@
 use std::rc::Rc;
 
 use super::{Buffer, Engine, Job, RunOutcome};
-use crate::ablate::unembed_chunk;
 use crate::backend::{Backend, LogitRead};
 use crate::error::Error;
-use crate::forward::direct_resid;
+use crate::forward::{direct_resid, unembed_chunk};
 use crate::ids::TokenId;
 use crate::metrics::{kl_nats, logsumexp, top_indices};
 use crate::report::{EffectReport, TokenLogit};

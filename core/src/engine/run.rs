@@ -4,12 +4,11 @@
 use std::rc::Rc;
 
 use super::{Buffer, Engine, block_on};
-use crate::ablate::{UNEMBED_ROWS, unembed_chunk};
 use crate::activations::Activations;
 use crate::backend::{Backend, Device, DeviceError, LogitRead};
 use crate::detect::{AttentionTarget, mean_over_rows};
 use crate::error::Error;
-use crate::forward::{BaseRun, Donors, Finished, NewPart, Pass};
+use crate::forward::{BaseRun, Donors, Finished, NewPart, Pass, UNEMBED_ROWS, unembed_chunk};
 use crate::hooks::{Edits, RunPlan, check_vocabulary};
 use crate::ids::{HeadId, TokenId};
 use crate::metrics::{logsumexp, top_indices};

@@ -115,7 +115,8 @@ mod tests {
     use super::*;
     use crate::backend::cpu::elementwise::softmax;
 
-    const SHAPE: AttnShape = AttnShape { n_heads: 4, n_kv_heads: 2, d_head: 6, n_past: 0, n_tokens: 23, n_lanes: 1 };
+    const SHAPE: AttnShape =
+        AttnShape { n_heads: 4, n_kv_heads: 2, d_head: 6, n_past: 0, n_tokens: 23, n_lanes: 1 };
 
     fn values(n: usize, salt: usize) -> Vec<f32> {
         (0..n).map(|i| (((i * 31 + salt * 17) % 89) as f32 - 44.0) / 30.0).collect()

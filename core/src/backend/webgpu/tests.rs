@@ -7,7 +7,8 @@ use super::*;
 use crate::backend::cpu::Cpu;
 use crate::tensor::quantized::QuantKind;
 
-const SHAPE: AttnShape = AttnShape { n_heads: 4, n_kv_heads: 2, d_head: 24, n_past: 0, n_tokens: 41, n_lanes: 1 };
+const SHAPE: AttnShape =
+    AttnShape { n_heads: 4, n_kv_heads: 2, d_head: 24, n_past: 0, n_tokens: 41, n_lanes: 1 };
 
 const WANTED: Wanted = Wanted { software: true, broken: false, memory_bytes: None };
 
@@ -60,15 +61,9 @@ fn quantized(kind: QuantKind, n_out: usize, n_in: usize) -> QuantizedMatrix<'sta
 #[test]
 fn products_agree() {
     let gpu = gpu();
-    for (n_rows, n_out, n_in) in [
-        (1, 5, 3),
-        (65, 64, 16),
-        (64, 130, 96),
-        (7, 300, 576),
-        (9, 70, 52),
-        (33, 20, 7),
-        (300, 2200, 36),
-    ] {
+    for (n_rows, n_out, n_in) in
+        [(1, 5, 3), (65, 64, 16), (64, 130, 96), (7, 300, 576), (9, 70, 52), (33, 20, 7), (300, 2200, 36)]
+    {
         let (x, w) = (values(n_rows * n_in, 1), matrix(n_out, n_in, 2));
         let wanted = Cpu::default().matmul(&x, &Cpu::default().matrix(&w));
         let got = gpu.matmul(&up(&gpu, &x), &gpu.matrix(&w));
@@ -242,7 +237,11 @@ fn lanes_agree_with_runs_alone() {
         assert_close("lanes", &z, &wanted, 4e-6);
         let scores = Cpu::default().attn_scores(&q, &k, shape, queries.clone());
         let pattern = Cpu::default().softmax(&scores, shape, queries.clone());
-        assert_eq!(Cpu::default().mix_values(&pattern, &v, shape, queries), wanted, "the CPU's lanes are runs");
+        assert_eq!(
+            Cpu::default().mix_values(&pattern, &v, shape, queries),
+            wanted,
+            "the CPU's lanes are runs"
+        );
     }
 }
 
