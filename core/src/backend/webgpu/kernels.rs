@@ -6,6 +6,12 @@ pub(super) enum Kernel {
     MatmulF32,
     MatmulF32Large,
     MatmulF32Few,
+    MatmulBf16,
+    MatmulBf16Large,
+    MatmulBf16Few,
+    MatmulF16,
+    MatmulF16Large,
+    MatmulF16Few,
     Matmul4Bit,
     Matmul4BitLarge,
     Matmul4BitFew,
@@ -13,6 +19,8 @@ pub(super) enum Kernel {
     Matmul8BitLarge,
     Matmul8BitFew,
     GatherF32,
+    GatherBf16,
+    GatherF16,
     Gather4Bit,
     Gather8Bit,
     AttnScores,
@@ -78,10 +86,16 @@ const fn large(n_words: f64) -> [(&'static str, f64); 3] {
 }
 
 /// Every kernel, in the order of [`Kernel`].
-pub(super) const KERNELS: [Facts; 29] = [
+pub(super) const KERNELS: [Facts; 37] = [
     on_weights(Kernel::MatmulF32, "matmul", &[("N_WORDS", 0.0)]),
     on_weights(Kernel::MatmulF32Large, "matmul", &large(0.0)),
     on_weights(Kernel::MatmulF32Few, "matmul_few", &[("N_WORDS", 0.0)]),
+    on_weights(Kernel::MatmulBf16, "matmul", &[("N_WORDS", 1.0)]),
+    on_weights(Kernel::MatmulBf16Large, "matmul", &large(1.0)),
+    on_weights(Kernel::MatmulBf16Few, "matmul_few", &[("N_WORDS", 1.0)]),
+    on_weights(Kernel::MatmulF16, "matmul", &[("N_WORDS", 2.0)]),
+    on_weights(Kernel::MatmulF16Large, "matmul", &large(2.0)),
+    on_weights(Kernel::MatmulF16Few, "matmul_few", &[("N_WORDS", 2.0)]),
     on_weights(Kernel::Matmul4Bit, "matmul", &[("N_WORDS", 4.0)]),
     on_weights(Kernel::Matmul4BitLarge, "matmul", &large(4.0)),
     on_weights(Kernel::Matmul4BitFew, "matmul_few", &[("N_WORDS", 4.0)]),
@@ -89,6 +103,8 @@ pub(super) const KERNELS: [Facts; 29] = [
     on_weights(Kernel::Matmul8BitLarge, "matmul", &large(8.0)),
     on_weights(Kernel::Matmul8BitFew, "matmul_few", &[("N_WORDS", 8.0)]),
     on_weights(Kernel::GatherF32, "gather", &[("N_WORDS", 0.0)]),
+    on_weights(Kernel::GatherBf16, "gather", &[("N_WORDS", 1.0)]),
+    on_weights(Kernel::GatherF16, "gather", &[("N_WORDS", 2.0)]),
     on_weights(Kernel::Gather4Bit, "gather", &[("N_WORDS", 4.0)]),
     on_weights(Kernel::Gather8Bit, "gather", &[("N_WORDS", 8.0)]),
     facts(Kernel::AttnScores, 1, "attn_scores", 2),

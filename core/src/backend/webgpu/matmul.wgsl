@@ -1,4 +1,4 @@
-// `y[r, o] = Σ_i x[r, i] w[o, i]`, and rows of `w` as they are; `w` as f32 or in blocks of 4 or 8 bits.
+// `y[r, o] = Σ_i x[r, i] w[o, i]`, and rows of `w` as they are; `w` as f32, in 16 bits, or in blocks of 4 or 8 bits.
 
 struct Product {
     n_rows: u32,
@@ -12,7 +12,8 @@ struct Product {
     zero: f32,
 }
 
-// How weights are stored: 0 as f32, 4 or 8 in blocks of 32 with so many words of codes behind a word of scale and minimum.
+// How weights are stored: 0 as f32; 1 as bf16 and 2 as f16, two in a word; 4 or 8 in blocks of 32 with so many words of codes
+// behind a word of scale and minimum.
 override N_WORDS: u32 = 0u;
 // Tiles of 128 rows by 64 outputs, where there are enough of them to occupy a device; otherwise small ones.
 override IS_LARGE: bool = false;
@@ -21,13 +22,40 @@ override N_THREAD_ROWS: u32 = 8u;
 
 @group(0) @binding(0) var<uniform> product: Product;
 @group(0) @binding(1) var<storage, read> x4: array<vec4<f32>>;
-// f32 by their bits, or blocks: scale and minimum as f16, then codes.
+// Numbers by their bits, or blocks: scale and minimum as f16, then codes.
 @group(0) @binding(2) var<storage, read> w: array<u32>;
 @group(0) @binding(3) var<storage, read_write> y: array<f32>;
+
+// An f16 by its bits: finite, but not always normal, which the function of the language need not respect.
+fn half_of(bits: u32) -> f32 {
+    let magnitude = bits & 0x7fffu;
+    let normal = bitcast<f32>((magnitude << 13u) + 0x38000000u);
+    let value = select(normal, f32(magnitude) * 0x1p-24f, magnitude < 0x400u);
+    return select(value, -value, bits > 0x7fffu);
+}
+
+fn scale_and_minimum(word: u32) -> vec2<f32> {
+    return vec2<f32>(half_of(word & 0xffffu), half_of(word >> 16u));
+}
 
 fn values_of(codes: u32, scale: vec2<f32>) -> vec4<f32> {
     let bytes = vec4<u32>(codes & 255u, (codes >> 8u) & 255u, (codes >> 16u) & 255u, codes >> 24u);
     return (vec4<f32>(bytes) - product.zero) * scale.x + scale.y;
+}
+
+fn pair_of(word: u32) -> vec2<f32> {
+    if N_WORDS == 1u {
+        return vec2<f32>(bitcast<f32>(word << 16u), bitcast<f32>(word & 0xffff0000u));
+    }
+    return unpack2x16float(word);
+}
+
+// Four weights that are not in blocks, from a whole four on.
+fn four_at(start: u32) -> vec4<f32> {
+    if N_WORDS == 0u {
+        return bitcast<vec4<f32>>(vec4<u32>(w[start], w[start + 1u], w[start + 2u], w[start + 3u]));
+    }
+    return vec4<f32>(pair_of(w[start / 2u]), pair_of(w[start / 2u + 1u]));
 }
 
 // Where inputs stand in a tile.
@@ -53,19 +81,18 @@ fn load_x(step: u32, place: Place, first_row: u32, first_in: u32) {
     tile[row * place.stride + at % place.depth] = value;
 }
 
-// Four inputs, as f32 or as a word of 8-bit codes.
+// Four inputs, as numbers or as a word of 8-bit codes.
 fn load_w(step: u32, place: Place, first_out: u32, first_in: u32) {
     let at = place.thread + step * place.n_threads;
     let row = at / place.depth;
     let input = first_in / 4u + at % place.depth;
     var value = vec4<f32>();
     if first_out + row < product.n_out && input * 4u < product.n_in {
-        if N_WORDS == 0u {
-            let start = (first_out + row) * product.n_in + input * 4u;
-            value = bitcast<vec4<f32>>(vec4<u32>(w[start], w[start + 1u], w[start + 2u], w[start + 3u]));
+        if N_WORDS < 4u {
+            value = four_at((first_out + row) * product.n_in + input * 4u);
         } else {
             let start = ((first_out + row) * (product.n_in / 32u) + input / 8u) * (1u + N_WORDS);
-            value = values_of(w[start + 1u + input % 8u], unpack2x16float(w[start]));
+            value = values_of(w[start + 1u + input % 8u], scale_and_minimum(w[start]));
         }
     }
     tile[place.w_start + row * place.stride + at % place.depth] = value;
@@ -80,7 +107,7 @@ fn load_4_bit(step: u32, place: Place, first_out: u32, first_in: u32) {
     var codes = 0u;
     if first_out + row < product.n_out {
         let start = ((first_out + row) * (product.n_in / 32u) + first_in / 32u) * 5u;
-        scale = unpack2x16float(w[start]);
+        scale = scale_and_minimum(w[start]);
         codes = w[start + 1u + word];
     }
     let to = place.w_start + row * place.stride + word;
@@ -207,12 +234,13 @@ fn x_at(row: u32, input: u32) -> vec4<f32> {
     return value;
 }
 
+// The same of w; in 16 bits, rows are whole fours.
 fn w_at(row: u32, input: u32) -> vec4<f32> {
     let start = row * product.n_in + input;
     let left = product.n_in - min(product.n_in, input);
     var bits = vec4<u32>();
     if left >= 4u {
-        bits = vec4<u32>(w[start], w[start + 1u], w[start + 2u], w[start + 3u]);
+        return four_at(start);
     } else {
         if left > 0u {
             bits.x = w[start];
@@ -250,19 +278,19 @@ fn matmul_few(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation
     let out = group.x * 16u + at.y;
     var sums = vec4<f32>();
     if out < product.n_out {
-        if N_WORDS == 0u {
+        if N_WORDS < 4u {
             for (var input = at.x * 4u; input < product.n_in; input += 64u) {
                 sums += products_of_rows(first_row, input, w_at(out, input));
             }
         } else {
             let n_blocks = product.n_in / 32u;
-            // Of f32, where nothing comes here, a division by zero is refused all the same.
+            // Of numbers, where nothing comes here, a division by zero is refused all the same.
             let n_words = max(N_WORDS, 1u);
             for (var at_word = at.x; at_word < n_blocks * n_words; at_word += 16u) {
                 let block = at_word / n_words;
                 let word = at_word % n_words;
                 let start = (out * n_blocks + block) * (1u + N_WORDS);
-                let scale = unpack2x16float(w[start]);
+                let scale = scale_and_minimum(w[start]);
                 let codes = w[start + 1u + word];
                 let input = block * 32u + word * 4u;
                 if N_WORDS == 4u {
@@ -310,8 +338,11 @@ fn gather(@builtin(global_invocation_id) at: vec3<u32>) {
     }
     let row = id - rows.first_row;
     let out = at.y * rows.n_in + at.x;
+    let number = row * rows.n_in + at.x;
     if N_WORDS == 0u {
-        y[out] = bitcast<f32>(w[row * rows.n_in + at.x]);
+        y[out] = bitcast<f32>(w[number]);
+    } else if N_WORDS < 4u {
+        y[out] = pair_of(w[number / 2u])[number % 2u];
     } else {
         let start = (row * (rows.n_in / 32u) + at.x / 32u) * (1u + N_WORDS);
         let half = (at.x / 16u) % 2u;
@@ -323,7 +354,7 @@ fn gather(@builtin(global_invocation_id) at: vec3<u32>) {
             codes = w[start + 1u + half * 4u + word];
         }
         let code = (codes >> (8u * (at.x % 4u))) & 255u;
-        let scale = unpack2x16float(w[start]);
+        let scale = scale_and_minimum(w[start]);
         y[out] = (f32(code) - rows.zero) * scale.x + scale.y;
     }
 }

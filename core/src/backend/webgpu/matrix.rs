@@ -1,5 +1,8 @@
-//! Weight matrices on the device: as f32, or as whole numbers that kernels unpack where they read them. A matrix larger than
+//! Weight matrices on the device: as f32, in 16 bits where those are the same numbers, or as whole numbers that kernels unpack where
+//! they read them. A matrix larger than
 //! one binding may be (the vocabulary of a large model) lies in parts.
+
+use half::{bf16, f16};
 
 use super::commands::{Commands, Param};
 use super::kernels::Kernel;
@@ -66,6 +69,10 @@ struct Part {
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Form {
     F32,
+    /// Two in a word.
+    Bf16,
+    /// Two in a word.
+    F16,
     /// Blocks: a word of scale and minimum as f16, then so many words of codes; a code stands for `(code - zero) * scale +
     /// minimum`.
     Blocks {
@@ -78,23 +85,38 @@ impl Form {
     /// The code of nothing.
     fn zero(self) -> f32 {
         match self {
-            Self::F32 => 0.0,
+            Self::F32 | Self::Bf16 | Self::F16 => 0.0,
             Self::Blocks { zero, .. } => zero,
         }
     }
 }
 
 impl GpuMatrix {
-    /// Takes a matrix of f32.
+    /// Takes a matrix of f32; what was in 16 bits in its file is so again, to the same numbers.
     pub(super) fn of_f32(commands: &Commands, weights: &HostTensor) -> Self {
         let n_in = weights.row_len();
-        Self::in_parts(
-            commands,
-            Form::F32,
-            n_in,
-            bytemuck::cast_slice(&weights.data),
-            n_in * size_of::<f32>(),
-        )
+        let pairs = |form, bits: fn(f32) -> u16| {
+            let (pairs, _) = weights.data.as_chunks::<2>();
+            let words: Vec<u32> =
+                pairs.iter().map(|&[low, high]| u32::from(bits(low)) | u32::from(bits(high)) << 16).collect();
+            Self::in_parts(commands, form, n_in, bytemuck::cast_slice(&words), n_in * size_of::<u16>())
+        };
+        let has_all = |is_same: fn(f32) -> bool| {
+            n_in.is_multiple_of(4) && weights.data.iter().all(|value| is_same(*value))
+        };
+        if has_all(|value| bf16::from_f32(value).to_f32().to_bits() == value.to_bits()) {
+            return pairs(Form::Bf16, |value| bf16::from_f32(value).to_bits());
+        }
+        // Numbers that are not normal in 16 bits are 0 on some devices.
+        let is_f16 = |value: f32| {
+            let half = f16::from_f32(value);
+            half.to_f32().to_bits() == value.to_bits() && (half.is_normal() || value == 0.0)
+        };
+        if has_all(is_f16) {
+            return pairs(Form::F16, |value| f16::from_f32(value).to_bits());
+        }
+        let row_bytes = n_in * size_of::<f32>();
+        Self::in_parts(commands, Form::F32, n_in, bytemuck::cast_slice(&weights.data), row_bytes)
     }
 
     /// Takes a quantised matrix: codes of 8 bits without a sign, and everything in whole words.
@@ -150,6 +172,12 @@ impl GpuMatrix {
             (Form::F32, Tiling::Few) => Kernel::MatmulF32Few,
             (Form::F32, Tiling::Small) => Kernel::MatmulF32,
             (Form::F32, Tiling::Large) => Kernel::MatmulF32Large,
+            (Form::Bf16, Tiling::Few) => Kernel::MatmulBf16Few,
+            (Form::Bf16, Tiling::Small) => Kernel::MatmulBf16,
+            (Form::Bf16, Tiling::Large) => Kernel::MatmulBf16Large,
+            (Form::F16, Tiling::Few) => Kernel::MatmulF16Few,
+            (Form::F16, Tiling::Small) => Kernel::MatmulF16,
+            (Form::F16, Tiling::Large) => Kernel::MatmulF16Large,
             (Form::Blocks { n_words: 4, .. }, Tiling::Few) => Kernel::Matmul4BitFew,
             (Form::Blocks { n_words: 4, .. }, Tiling::Small) => Kernel::Matmul4Bit,
             (Form::Blocks { n_words: 4, .. }, Tiling::Large) => Kernel::Matmul4BitLarge,
@@ -179,6 +207,8 @@ impl GpuMatrix {
         let y = commands.room(n_ids * self.n_in);
         let kernel = match self.form {
             Form::F32 => Kernel::GatherF32,
+            Form::Bf16 => Kernel::GatherBf16,
+            Form::F16 => Kernel::GatherF16,
             Form::Blocks { n_words: 4, .. } => Kernel::Gather4Bit,
             Form::Blocks { .. } => Kernel::Gather8Bit,
         };
