@@ -12,8 +12,11 @@ pub const SOON: Duration = Duration::from_secs(30);
 /// What takes a large model.
 pub const LONG: Duration = Duration::from_secs(240);
 
-/// The page under a sub-path of an ordinary static server, its bundled model loaded.
+/// The page under a sub-path of an ordinary static server, its bundled model loaded; on a software adapter where the tests run on a
+/// graphics device.
 pub async fn open(options: BrowserOptions) -> anyhow::Result<Browser> {
+    let on_gpu = crate::is_on_web_gpu();
+    let options = BrowserOptions { software_gpu: options.software_gpu || on_gpu, ..options };
     let serving = Serving { sub_path: "/course/week-3/".to_owned(), ..Serving::default() };
     let address = serve_dir(&paths::dist(), serving).await?;
     let browser = Browser::start(options).await?;
@@ -21,6 +24,12 @@ pub async fn open(options: BrowserOptions) -> anyhow::Result<Browser> {
     browser.wait_until("!!window.headlight", SOON).await?;
     browser.eval("window.headlight.ready").await?;
     browser.wait_until("document.querySelector('[data-testid=\"next-token-0\"]') !== null", SOON).await?;
+    if on_gpu {
+        choose(&browser, "backend-choice", "webgpu").await?;
+        let badge = by_id("engine-badge");
+        browser.wait_until(&format!("{badge}.textContent.includes('WebGPU')"), LONG).await?;
+        browser.wait_until("document.querySelector('[data-testid=\"next-token-0\"]') !== null", SOON).await?;
+    }
     Ok(browser)
 }
 
@@ -30,6 +39,17 @@ pub async fn type_prompt(browser: &Browser, text: &str) -> anyhow::Result<()> {
         "(() => {{ const area = document.querySelector('[data-testid=\"prompt\"]'); area.value = {}; \
          area.dispatchEvent(new Event('input', {{bubbles: true}})); return true; }})()",
         json!(text)
+    );
+    browser.eval(&script).await.map(|_| ())
+}
+
+/// Takes an option of a select.
+pub async fn choose(browser: &Browser, id: &str, value: &str) -> anyhow::Result<()> {
+    let script = format!(
+        "(() => {{ const select = {}; select.value = {}; \
+         select.dispatchEvent(new Event('change', {{bubbles: true}})); return true; }})()",
+        by_id(id),
+        json!(value)
     );
     browser.eval(&script).await.map(|_| ())
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::ensure;
-use headlight_tests::page::{LONG, SOON, by_id, click, open, text_of, type_prompt};
+use headlight_tests::page::{LONG, SOON, by_id, choose, click, open, text_of, type_prompt};
 use serde_json::{Value, json};
 use xtask::browser::{Browser, BrowserOptions};
 use xtask::paths;
@@ -89,16 +89,6 @@ async fn smollm2_names_paris_and_survives_a_crash() -> anyhow::Result<()> {
     // The model comes back, from the cache or the server, and answers as before.
     browser.wait_until("headlight.run({text: 'The capital of France is'}).then(r => r.logits_top[0].token === ' Paris', () => false)", LONG).await?;
     browser.close().await
-}
-
-async fn choose(browser: &Browser, id: &str, value: &str) -> anyhow::Result<()> {
-    let script = format!(
-        "(() => {{ const select = {}; select.value = {}; \
-         select.dispatchEvent(new Event('change', {{bubbles: true}})); return true; }})()",
-        by_id(id),
-        json!(value)
-    );
-    browser.eval(&script).await.map(|_| ())
 }
 
 #[tokio::test(flavor = "multi_thread")]
