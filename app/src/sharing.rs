@@ -13,6 +13,8 @@ pub const MIN_SWEPT_PARAMS: usize = 20_000_000;
 const MIN_POSITIONS: usize = 16;
 /// Fewer draws are read before another worker has loaded its model.
 const MIN_DRAWS: usize = 8;
+/// The same of retrieval's prompts, which are longer and are answered.
+const MIN_PROMPTS: usize = 4;
 /// More workers would wait for memory rather than for arithmetic.
 const MAX_WORKERS: usize = 4;
 /// The part of the machine's memory that further copies of the weights may take.
@@ -54,7 +56,8 @@ pub fn n_sweepers(machine: Machine, model: &ModelInfo, weight_bytes: u64, reques
 /// Workers for a detector.
 pub fn n_detectors(machine: Machine, model: &ModelInfo, weight_bytes: u64, request: &DetectRequest) -> usize {
     let n_draws = request.n_draws().filter(|_| model.n_params >= MIN_SWEPT_PARAMS).unwrap_or(0);
-    n_borne(machine, weight_bytes).min(n_draws / MIN_DRAWS).max(1)
+    let least = if request.detector == "retrieval" { MIN_PROMPTS } else { MIN_DRAWS };
+    n_borne(machine, weight_bytes).min(n_draws / least).max(1)
 }
 
 /// The detector in parts: as many draws for each worker, as far as that goes. A part of it alone is not divided further.
@@ -233,6 +236,18 @@ mod tests {
         assert_eq!(draws_of(&part, 3), vec![part.clone()], "a part is not divided further");
         let none = request(serde_json::json!({"n_draws": 0}));
         assert_eq!(draws_of(&none, 3), vec![none.clone()], "nothing to divide");
+        let retrieval = DetectRequest {
+            detector: "retrieval".to_owned(),
+            params: serde_json::Value::Null,
+            ..many.clone()
+        };
+        assert_eq!((n_workers(&retrieval), draws_of(&retrieval, 3).len()), (3, 3), "15 prompts");
+        let causal = DetectRequest { params: serde_json::json!({"causal": {}}), ..retrieval };
+        assert_eq!(
+            (n_workers(&causal), draws_of(&causal, 3).len()),
+            (1, 1),
+            "goes on with all prompts' heads"
+        );
         let weights = DetectRequest { detector: "copying".to_owned(), ..many };
         assert_eq!((n_workers(&weights), draws_of(&weights, 3).len()), (1, 1));
     }

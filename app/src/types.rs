@@ -12,9 +12,10 @@ use headlight_core::ablate::ov::OvFindings;
 use headlight_core::ablate::patching::{Direction, PatchFindings};
 use headlight_core::ablate::sweep::{SweepSpec, Targets};
 use headlight_core::backend::Precision;
-use headlight_core::detect::AttentionTarget;
-use headlight_core::detect::attention::{CopyLosses, OfDraw};
+use headlight_core::detect::attention::CopyLosses;
 use headlight_core::detect::doc::{Doc, Threshold};
+use headlight_core::detect::retrieval::{CopyScores, Placement, ReadPrompt, Scoring, ShownPrompt};
+use headlight_core::detect::{AttentionTarget, OfDraw};
 use headlight_core::hooks::{ActivationDirection, Edit, Intervention, PatternTarget, Prompt, Sites};
 use headlight_core::ids::HeadId;
 use headlight_core::report::{
@@ -72,6 +73,11 @@ fn declarations() -> String {
         Doc,
         DetectRequest,
         CopyLosses,
+        Scoring,
+        CopyScores,
+        Placement,
+        ShownPrompt,
+        ReadPrompt,
         OfDraw,
         Precision,
         DetectReport,

@@ -22,7 +22,7 @@ mod induction;
 mod induction_diagonal;
 mod induction_jittered;
 mod previous_token;
-mod retrieval;
+pub mod retrieval;
 mod successor;
 mod tl_detect_head;
 
@@ -30,16 +30,16 @@ pub use target::{AttentionTarget, mean_over_rows};
 
 use std::ops::Range;
 
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::backend::{Backend, DeviceError};
-use crate::detect::attention::{AttentionTask, AttentionWork, Copies, OfDraw};
+use crate::detect::attention::{AttentionTask, AttentionWork, Copies, CopyLosses};
 use crate::detect::copying::{CopyingTask, CopyingWork};
 use crate::detect::copying_top1::{CopyAccuracyTask, CopyAccuracyWork};
 use crate::detect::doc::Doc;
-use crate::detect::retrieval::{RetrievalTask, RetrievalWork};
+use crate::detect::retrieval::{ReadPrompt, RetrievalTask, RetrievalWork};
 use crate::detect::stimulus::{RepeatedBlocks, Stimulus};
 use crate::detect::successor::{SuccessorTask, SuccessorWork};
 use crate::detect::target::RepeatedBlock;
@@ -280,6 +280,36 @@ pub struct Findings {
     pub evidence: Value,
 }
 
+/// What one draw of a stimulus gave.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
+pub struct OfDraw {
+    /// `[layer][head]`.
+    pub scores: Vec<Vec<f32>>,
+    /// The losses on its copies, where they are compared.
+    pub copies: Option<CopyLosses>,
+    /// What a prompt with an answer in it gave, where the draw is one.
+    pub prompt: Option<ReadPrompt>,
+}
+
+/// What a stimulus' draws found together: their order counts, their division among workers does not.
+pub fn findings(stimulus: String, of_draws: &[OfDraw]) -> Findings {
+    match of_draws.iter().any(|of_draw| of_draw.prompt.is_some()) {
+        true => retrieval::findings(stimulus, of_draws),
+        false => attention::findings(stimulus, of_draws),
+    }
+}
+
+/// Draws of a detector's stimulus, where its score is a mean over draws that can be read apart; `None` too of parameters that it
+/// refuses. The detector may be any of [`DOCS`], `sequences` are those given in place of its own.
+pub fn n_draws(doc: &Doc, sequences: Option<&[Vec<TokenId>]>, params: &Value) -> Option<usize> {
+    if doc.id == retrieval::DETECTOR.doc.id {
+        return retrieval::n_prompts(params);
+    }
+    let asked = || params.get("n_draws")?.as_u64().map(|n_draws| n_draws as usize);
+    doc.reads_sequences().then(|| sequences.map(<[_]>::len).or_else(asked).unwrap_or(N_DRAWS))
+}
+
 /// A detector at work.
 pub struct Task<B: Backend>(TaskOf<B>);
 
@@ -300,8 +330,11 @@ impl<B: Backend> Task<B> {
     ) -> Result<Self, DetectError> {
         let mut work = (detector.plan)(ask)?;
         if let Some(draws) = draws {
-            let Work::Attention(whole) = work else { return Err(DetectError::NoDraws) };
-            work = Work::Attention(whole.part(draws)?);
+            work = match work {
+                Work::Attention(whole) => Work::Attention(whole.part(draws)?),
+                Work::Retrieval(whole) => Work::Retrieval(whole.part(draws)?),
+                _ => return Err(DetectError::NoDraws),
+            };
         }
         Ok(Self(match work {
             Work::Attention(work) => {
@@ -356,10 +389,10 @@ impl<B: Backend> Task<B> {
                 let findings = attention::findings(stimulus, &of_draws);
                 return (findings, of_draws);
             }
+            TaskOf::Retrieval(task) => return task.finish(tokenizer),
             TaskOf::Copying(task) => task.finish(),
             TaskOf::CopyAccuracy(task) => task.finish(),
             TaskOf::Successor(task) => task.finish(tokenizer),
-            TaskOf::Retrieval(task) => task.finish(tokenizer),
         };
         (findings, Vec::new())
     }
@@ -392,8 +425,8 @@ pub enum DetectError {
         /// How many there are.
         n_draws: usize,
     },
-    /// A part of the draws of a detector whose score is no mean over draws.
-    #[error("this detector's work is not divided by draws; leave `draws` out")]
+    /// A part of the draws of a detector whose score is no mean over draws, or which goes on with what all of them gave.
+    #[error("this work is not divided by draws; leave `draws` out")]
     NoDraws,
     /// A sequence without anything the detector could read.
     #[error("sequence {sequence} {lacks}")]

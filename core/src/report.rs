@@ -15,9 +15,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::backend::Precision;
-use crate::detect::attention::{self, OfDraw};
 use crate::detect::doc::Doc;
-use crate::detect::{DOCS, Findings, N_DRAWS};
+use crate::detect::{self, DOCS, Findings, OfDraw};
 use crate::hooks::Intervention;
 pub use crate::hooks::Prompt;
 use crate::ids::{HeadId, TokenId};
@@ -234,12 +233,11 @@ pub struct DetectRequest {
 }
 
 impl DetectRequest {
-    /// Draws of the stimulus, where the detector's score is a mean over draws.
+    /// Draws of the stimulus (prompts, of retrieval), where the detector's score is a mean over draws that can be read apart.
     pub fn n_draws(&self) -> Option<usize> {
         let id = self.detector.replace('-', "_");
-        DOCS.iter().find(|doc| doc.id == id && doc.reads_sequences())?;
-        let given = self.sequences.as_ref().map(Vec::len);
-        given.or_else(|| self.params.get("n_draws")?.as_u64().map(|n| n as usize)).or(Some(N_DRAWS))
+        let doc = DOCS.iter().find(|doc| doc.id == id)?;
+        detect::n_draws(doc, self.sequences.as_deref(), &self.params)
     }
 }
 
@@ -312,7 +310,7 @@ impl DetectReport {
         let doc = DOCS.iter().find(|doc| doc.id == first.detector)?;
         let (stimulus, run) = (first.stimulus.clone(), first.provenance.run.clone());
         let of_draws: Option<Vec<Vec<OfDraw>>> = parts.into_iter().map(|part| part.of_draws).collect();
-        let findings = attention::findings(stimulus, &of_draws?.concat());
+        let findings = detect::findings(stimulus, &of_draws?.concat());
         Some(Self::new(doc, findings, DetectProvenance { run, request }))
     }
 }

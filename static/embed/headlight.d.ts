@@ -380,6 +380,100 @@ first_nats: number,
  */
 second_nats: number, };
 
+export type Scoring = "set" | "count";
+
+export type CopyScores = { 
+/**
+ * `|g ∩ k| / |k|` over sets of token ids; 0 to 1.
+ */
+set: Array<Array<number>>, 
+/**
+ * Copying steps over the answer's length; above 1 when a head copies one token often.
+ */
+count: Array<Array<number>>, };
+
+export type Placement = { 
+/**
+ * Which of the detector's own.
+ */
+needle: string, 
+/**
+ * Tokens of the prompt at most.
+ */
+length: number, 
+/**
+ * Where in the haystack, percent of its sentences.
+ */
+depth_percent: number, };
+
+export type ShownPrompt = { 
+/**
+ * Where the needle was put; null of a prompt of the caller's.
+ */
+placement: Placement | null, 
+/**
+ * Its tokens' number.
+ */
+n_tokens: number, 
+/**
+ * First position of the answer, and the position after its last.
+ */
+span: [number, number], 
+/**
+ * Its tokens as text.
+ */
+tokens: Array<string>, 
+/**
+ * The answer as it stands in the prompt.
+ */
+answer: string, 
+/**
+ * What was generated.
+ */
+generated: string, 
+/**
+ * The same as ids.
+ */
+generated_ids: Array<number>, 
+/**
+ * The same as text, token by token.
+ */
+generated_tokens: Array<string>, 
+/**
+ * Share of the answer's token ids that were generated, 0 to 1.
+ */
+recall: number, 
+/**
+ * Whether that is more than half.
+ */
+succeeded: boolean, };
+
+export type ReadPrompt = { 
+/**
+ * How a head's copying steps become the score.
+ */
+scoring: Scoring, 
+/**
+ * Scores both ways.
+ */
+scores: CopyScores, 
+/**
+ * Tokens at its beginning that are those of the prompt before.
+ */
+n_shared: number, 
+/**
+ * Forward passes that it took.
+ */
+n_passes: number, 
+/**
+ * The position with the largest attention, in the prompt and, behind it, in what was generated: `[layer][head][generated token]`.
+ */
+argmax_keys: Array<Array<Array<number>>>, 
+/**
+ * What the report shows of it, without where heads looked.
+ */
+shown: ShownPrompt, };
+
 export type OfDraw = { 
 /**
  * `[layer][head]`.
@@ -388,7 +482,11 @@ scores: Array<Array<number>>,
 /**
  * The losses on its copies, where they are compared.
  */
-copies: CopyLosses | null, };
+copies: CopyLosses | null, 
+/**
+ * What a prompt with an answer in it gave, where the draw is one.
+ */
+prompt: ReadPrompt | null, };
 
 export type Precision = "exact" | "fast";
 

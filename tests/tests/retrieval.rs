@@ -352,6 +352,67 @@ fn the_answer_needs_the_strongest_heads_more_than_others() {
     }
 }
 
+/// Compares the report of parts with that of the whole, every number and word of it.
+fn check_parts(engine: &Engine, params: Value, cuts: &[usize]) -> DetectReport {
+    let request = request(params);
+    let whole = engine.detect(&request).expect("runs");
+    let n_draws = request.n_draws().expect("prompts are read apart");
+    assert_eq!(n_draws, whole.n);
+    let bounds: Vec<usize> = [0].iter().chain(cuts).copied().chain([n_draws]).collect();
+    let part = |bounds: &[usize]| {
+        let draws = Some(bounds[0]..bounds[1]);
+        let part = engine.detect(&DetectRequest { draws, ..request.clone() }).expect("a part runs");
+        // As a report comes from a worker.
+        let sent = serde_json::to_string(&part).expect("is JSON");
+        serde_json::from_str::<DetectReport>(&sent).expect("is a report")
+    };
+    let parts: Vec<DetectReport> = bounds.windows(2).map(part).collect();
+    assert!(parts.iter().all(|part| part.of_draws.as_ref().is_some_and(|of_draws| of_draws.len() == part.n)));
+    assert_eq!(DetectReport::whole(request, parts).as_ref(), Some(&whole), "in parts at {bounds:?}");
+    whole
+}
+
+#[test]
+fn parts_of_the_prompts_give_what_all_of_them_give() {
+    let engine = CONFIG.engine(1);
+    // Prompts that begin alike, so that a part's first reads anew what the whole has from the one before.
+    let beginning = random_ids(30, 11);
+    let prompts: Vec<Value> = (0..7)
+        .map(|index| {
+            let ids: Vec<TokenId> = beginning.iter().copied().chain(random_ids(9, 20 + index)).collect();
+            json!({"ids": ids, "span": [3, 9], "max_new_tokens": 8})
+        })
+        .collect();
+    for scoring in ["set", "count"] {
+        let params = json!({"prompts": prompts, "scoring": scoring});
+        for cuts in [&[][..], &[3], &[1, 2, 6]] {
+            let whole = check_parts(&engine, params.clone(), cuts);
+            assert_eq!(whole.evidence["n_tokens_shared"].as_u64(), Some(6 * 30));
+            assert_ne!(whole.evidence["copying_heads"], json!([]), "there are looks to compare");
+        }
+    }
+    let part = |params: Value, draws| engine.detect(&DetectRequest { draws: Some(draws), ..request(params) });
+    let beyond = part(json!({"prompts": prompts}), 5..8).expect_err("prompts that are not there").to_string();
+    assert!(beyond.contains("5 to 8") && beyond.contains("has 7"), "{beyond}");
+    // What the strongest heads of all prompts are needed for is no part's work.
+    let causal = json!({"prompts": prompts, "causal": {}});
+    assert_eq!(request(causal.clone()).n_draws(), None);
+    let told = part(causal, 0..3).expect_err("not divided").to_string();
+    assert!(told.contains("leave `draws` out"), "{told}");
+}
+
+#[test]
+fn parts_of_its_own_prompts_on_the_real_model_too() {
+    let whole =
+        check_parts(smollm2(), json!({"n_needles": 2, "depths": [30, 80], "lengths": [160]}), &[1, 3]);
+    assert_eq!((whole.n, whole.best.head), (4, HeadId::new(18, 6)));
+    // As many as it makes unless told otherwise, and none of parameters that it refuses.
+    assert_eq!(request(Value::Null).n_draws(), Some(15));
+    assert_eq!(request(json!({"lengths": [128, 256], "depths": [50]})).n_draws(), Some(6));
+    assert_eq!(request(json!({"texts": own_text("a b", "b")["texts"]})).n_draws(), Some(1));
+    assert_eq!(request(json!({"depth": [50]})).n_draws(), None);
+}
+
 #[test]
 fn nothing_answered_means_nothing_to_lose() {
     let prompts = json!([{"ids": [1, 2, 3, 4, 5], "span": [1, 4], "max_new_tokens": 1}]);

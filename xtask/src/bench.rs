@@ -98,7 +98,7 @@ async fn chromium_report(browser: &Browser, script: &str) -> anyhow::Result<Valu
 fn retrieval_script(length: usize, alone: bool) -> String {
     format!(
         "(async () => {{ \
-         const {{found, cost}} = await window.timed({{detector: 'retrieval', params: {{lengths: [{length}]}}}}); \
+         const {{found, cost}} = await window.timed({{detector: 'retrieval', params: {{lengths: [{length}]}}, n_workers: 1}}); \
          const {{n_tokens, n_tokens_shared, prompts}} = found.evidence; \
          const report = {{...cost, n_prompts: prompts.length, n_tokens, n_tokens_shared}}; \
          if (!{alone}) {{ return report; }} \

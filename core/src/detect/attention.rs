@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::activations::Activations;
 use crate::backend::{Backend, DeviceError, LogitRead};
 use crate::detect::stimulus::Stimulus;
-use crate::detect::{DetectError, Draws, Findings, Ground, HeadTable};
+use crate::detect::{DetectError, Draws, Findings, Ground, HeadTable, OfDraw};
 use crate::forward::{Finished, Pass, unembed_chunk};
 use crate::hooks::{RunPlan, TargetKeys};
 use crate::ids::TokenId;
@@ -152,18 +152,8 @@ pub struct CopyLosses {
     pub second_nats: f32,
 }
 
-/// What one draw gave.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
-pub struct OfDraw {
-    /// `[layer][head]`.
-    pub scores: Vec<Vec<f32>>,
-    /// The losses on its copies, where they are compared.
-    pub copies: Option<CopyLosses>,
-}
-
-/// What a stimulus' draws found together: their order counts, their division among workers does not.
-pub fn findings(stimulus: String, of_draws: &[OfDraw]) -> Findings {
+/// What a stimulus' draws found together.
+pub(super) fn findings(stimulus: String, of_draws: &[OfDraw]) -> Findings {
     let mut draws = Draws::default();
     of_draws.iter().for_each(|of_draw| draws.push(&of_draw.scores));
     let losses: Option<Vec<CopyLosses>> = of_draws.iter().map(|of_draw| of_draw.copies).collect();
@@ -247,7 +237,7 @@ impl<B: Backend> AttentionTask<B> {
                 let Finished { normalized, activations, .. } =
                     pass.finish(ground.backend, ground.model).await?;
                 let scores = reading.scores(&activations, ids.len());
-                self.of_draws.push(OfDraw { scores, copies: None });
+                self.of_draws.push(OfDraw { scores, copies: None, prompt: None });
                 match self.work.copies {
                     Some(_) => State::Unembedding { normalized, nll_nats: Vec::new() },
                     None => State::Idle,

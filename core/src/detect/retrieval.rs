@@ -6,17 +6,22 @@ mod evidence;
 mod haystack;
 mod texts;
 
+pub use self::copies::CopyScores;
+pub(super) use self::evidence::findings;
+pub use self::evidence::{ReadPrompt, ShownPrompt};
+pub use self::haystack::Placement;
+
 use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use self::causal::{CausalParams, CausalTask, Contest, Question};
-use self::copies::{CopyScores, recall};
-use self::haystack::{Haystacks, NEEDLES, Placement};
+use self::copies::recall;
+use self::haystack::{Haystacks, NEEDLES};
 use self::texts::GivenText;
 use super::doc::{Doc, Threshold};
-use super::{Ask, DetectError, Detector, Draws, Findings, Ground, HeadTable, MAX_PARAM, Work};
+use super::{Ask, DetectError, Detector, Draws, Findings, Ground, HeadTable, MAX_PARAM, OfDraw, Work};
 use crate::backend::Backend;
 use crate::decode::{Decode, Draft, Generated, StopRules};
 use crate::forward::KvCache;
@@ -61,6 +66,12 @@ pub(super) const DETECTOR: Detector = Detector {
 const THRESHOLD: f32 = 0.1;
 /// Tokens generated at most, unless the caller says otherwise.
 const MAX_NEW_TOKENS: usize = 20;
+/// Lengths of prompts, tokens, unless the caller says otherwise.
+const DEFAULT_LENGTHS: [usize; 1] = [256];
+/// Depths, percent.
+const DEFAULT_DEPTHS: [f32; 5] = [0.0, 25.0, 50.0, 75.0, 100.0];
+/// Needles.
+const DEFAULT_N_NEEDLES: usize = 3;
 /// A prompt succeeded when more than this share of the answer's token ids was generated (the authors' filter, which
 /// takes ROUGE-1 recall).
 const SUCCESS_RECALL: f32 = 0.5;
@@ -80,8 +91,9 @@ struct Params {
 
 /// How a head's copying steps on one prompt become its score.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
 #[serde(rename_all = "snake_case")]
-enum Scoring {
+pub enum Scoring {
     /// Each of the answer's token ids counts once.
     #[default]
     Set,
@@ -110,6 +122,8 @@ struct RetrievalPrompt {
     rules: StopRules,
     /// Where the needle was put; `None` of a prompt of the caller's.
     placement: Option<Placement>,
+    /// Tokens at its beginning that are those of the prompt before: their keys and values are there.
+    n_shared: usize,
 }
 
 impl RetrievalPrompt {
@@ -135,6 +149,35 @@ pub(super) struct RetrievalWork {
     causal: Option<CausalParams>,
     seed: u64,
     n_layers: usize,
+}
+
+impl RetrievalWork {
+    /// The prompts from the first of a range to before its end. What is done with the heads that all of them found is no part's work.
+    pub(super) fn part(mut self, prompts: Range<usize>) -> Result<Self, DetectError> {
+        let n_draws = self.prompts.len();
+        if self.causal.is_some() {
+            return Err(DetectError::NoDraws);
+        }
+        if prompts.is_empty() || prompts.end > n_draws {
+            return Err(DetectError::NoSuchDraws { start: prompts.start, end: prompts.end, n_draws });
+        }
+        self.prompts = self.prompts.drain(prompts).collect();
+        Ok(self)
+    }
+}
+
+/// Prompts that a request's parameters name, where they can be read apart.
+pub(super) fn n_prompts(params: &Value) -> Option<usize> {
+    let params: Params =
+        if params.is_null() { Params::default() } else { Params::deserialize(params).ok()? };
+    if params.causal.is_some() {
+        return None;
+    }
+    let given = params.prompts.as_ref().map(Vec::len).or(params.texts.as_ref().map(Vec::len));
+    let n_lengths = params.lengths.as_ref().map_or(DEFAULT_LENGTHS.len(), Vec::len);
+    let n_depths = params.depths.as_ref().map_or(DEFAULT_DEPTHS.len(), Vec::len);
+    let n_needles = params.n_needles.unwrap_or(DEFAULT_N_NEEDLES);
+    given.or_else(|| n_lengths.checked_mul(n_depths)?.checked_mul(n_needles))
 }
 
 impl Params {
@@ -168,12 +211,17 @@ fn plan(ask: &Ask<'_>) -> Result<Work, DetectError> {
     }
     let causal = params.causal.clone();
     params.check_one_stimulus()?;
-    let (stimulus, prompts) = match (params.prompts.take(), &params.texts) {
+    let (stimulus, mut prompts) = match (params.prompts.take(), &params.texts) {
         (Some(given), _) => given_prompts(given, params.max_new_tokens),
         (None, Some(texts)) => prompts_of_texts(ask, texts, params.max_new_tokens)?,
         (None, None) => generated_prompts(ask, &params)?,
     };
     check_prompts(ask, &prompts, causal.is_some())?;
+    for index in 1..prompts.len() {
+        // At least one token is read anew: its row is the first that is scored.
+        let n_same = n_same(&prompts[index - 1].ids, &prompts[index].ids);
+        prompts[index].n_shared = n_same.min(prompts[index].ids.len() - 1);
+    }
     let n_layers = ask.config.n_layers;
     let (scoring, seed) = (params.scoring, ask.seed);
     Ok(Work::Retrieval(RetrievalWork { stimulus, prompts, scoring, causal, seed, n_layers }))
@@ -184,7 +232,7 @@ fn given_prompts(given: Vec<GivenPrompt>, max_new_tokens: Option<usize>) -> (Str
     let prompts = given.into_iter().map(|GivenPrompt { ids, span, max_new_tokens: own, stop_ids }| {
         let max_new_tokens = own.or(max_new_tokens).unwrap_or(MAX_NEW_TOKENS);
         let rules = StopRules { max_new_tokens, stop_ids };
-        RetrievalPrompt { ids, span: span.0..span.1, rules, placement: None }
+        RetrievalPrompt { ids, span: span.0..span.1, rules, placement: None, n_shared: 0 }
     });
     (stimulus, prompts.collect())
 }
@@ -215,9 +263,9 @@ fn bos_text(bos: Option<TokenId>) -> String {
 
 fn generated_prompts(ask: &Ask<'_>, params: &Params) -> Result<(String, Vec<RetrievalPrompt>), DetectError> {
     let haystacks = Haystacks {
-        lengths: params.lengths.clone().unwrap_or_else(|| vec![256]),
-        depths: params.depths.clone().unwrap_or_else(|| vec![0.0, 25.0, 50.0, 75.0, 100.0]),
-        n_needles: params.n_needles.unwrap_or(3),
+        lengths: params.lengths.clone().unwrap_or_else(|| DEFAULT_LENGTHS.to_vec()),
+        depths: params.depths.clone().unwrap_or_else(|| DEFAULT_DEPTHS.to_vec()),
+        n_needles: params.n_needles.unwrap_or(DEFAULT_N_NEEDLES),
         bos: ask.bos,
         seed: ask.seed,
     };
@@ -231,6 +279,7 @@ fn generated_prompts(ask: &Ask<'_>, params: &Params) -> Result<(String, Vec<Retr
         span: hidden.span,
         rules: rules.clone(),
         placement: Some(hidden.placement),
+        n_shared: 0,
     });
     let bos = bos_text(ask.bos);
     let stimulus = format!(
@@ -305,9 +354,8 @@ fn check_prompts(ask: &Ask<'_>, prompts: &[RetrievalPrompt], is_causal: bool) ->
 /// What came of one prompt.
 struct PromptResult {
     generated: Vec<Generated>,
+    scores: CopyScores,
     recall: f32,
-    /// Tokens at the beginning whose keys and values were there from the prompt before.
-    n_shared: usize,
     /// Forward passes that it took.
     n_passes: usize,
 }
@@ -316,44 +364,16 @@ impl PromptResult {
     fn succeeded(&self) -> bool {
         self.recall > SUCCESS_RECALL
     }
-
-    fn ids(&self) -> Vec<TokenId> {
-        self.generated.iter().map(|token| token.id).collect()
-    }
-}
-
-/// Scores over some prompts, both ways.
-#[derive(Default)]
-struct ScoreDraws {
-    set: Draws,
-    count: Draws,
-}
-
-impl ScoreDraws {
-    fn push(&mut self, scores: &CopyScores) {
-        self.set.push(&scores.set);
-        self.count.push(&scores.count);
-    }
-
-    fn by(&self, scoring: Scoring) -> &Draws {
-        match scoring {
-            Scoring::Set => &self.set,
-            Scoring::Count => &self.count,
-        }
-    }
 }
 
 /// The work under way: prompt by prompt, a layer or the choice of what a pass foretells a step.
 pub(super) struct RetrievalTask<B: Backend> {
     work: RetrievalWork,
-    /// The prompt in progress, and how many of its tokens were read with the one before.
-    decode: Option<(Decode<B>, usize)>,
-    /// Keys and values of the prompt before, and its ids.
+    /// The prompt in progress.
+    decode: Option<Decode<B>>,
+    /// Keys and values of the prompt before.
     cache: KvCache<B>,
-    cached_ids: Vec<TokenId>,
     results: Vec<PromptResult>,
-    all: ScoreDraws,
-    succeeded: ScoreDraws,
     causal: Causal<B>,
 }
 
@@ -368,23 +388,14 @@ enum Causal<B: Backend> {
 
 impl<B: Backend> RetrievalTask<B> {
     pub(super) fn new(work: RetrievalWork) -> Self {
-        Self {
-            work,
-            decode: None,
-            cache: KvCache::default(),
-            cached_ids: Vec::new(),
-            results: Vec::new(),
-            all: ScoreDraws::default(),
-            succeeded: ScoreDraws::default(),
-            causal: Causal::Ahead,
-        }
+        Self { work, decode: None, cache: KvCache::default(), results: Vec::new(), causal: Causal::Ahead }
     }
 
     /// A prompt counts its layers, then the tokens that may be generated.
     pub(super) fn progress(&self) -> (usize, usize) {
         let n_layers = self.work.n_layers;
         let steps = |prompt: &RetrievalPrompt| n_layers + prompt.rules.max_new_tokens;
-        let of_prompt = self.decode.as_ref().map_or(0, |(decode, _)| match decode.generated().len() {
+        let of_prompt = self.decode.as_ref().map_or(0, |decode| match decode.generated().len() {
             0 => decode.n_layers_done(),
             n_generated => n_layers + n_generated,
         });
@@ -406,7 +417,9 @@ impl<B: Backend> RetrievalTask<B> {
     }
 
     pub(super) fn partial(&self) -> HeadTable {
-        self.all.by(self.work.scoring).mean()
+        let mut draws = Draws::default();
+        self.results.iter().for_each(|result| draws.push(result.scores.by(self.work.scoring)));
+        draws.mean()
     }
 
     /// One layer, or the choice of the tokens that a pass foretells; true when nothing is left.
@@ -414,20 +427,15 @@ impl<B: Backend> RetrievalTask<B> {
         let Some(prompt) = self.work.prompts.get(self.results.len()) else {
             return self.causal_step(ground).await;
         };
-        let (mut decode, n_shared) = match self.decode.take() {
-            Some(decode) => decode,
-            None => {
-                // At least one token is read anew: its row is the first that is scored.
-                let n_shared = n_same(&self.cached_ids, &prompt.ids).min(prompt.ids.len() - 1);
-                let cache = self.cache.prefix(ground.backend, n_shared);
-                let rest = prompt.ids[cache.n_tokens()..].to_vec();
-                (Decode::with_draft(cache, rest, prompt.rules.clone(), prompt.draft()), n_shared)
-            }
-        };
+        let mut decode = self.decode.take().unwrap_or_else(|| {
+            let cache = self.cache.prefix(ground.backend, prompt.n_shared);
+            let rest = prompt.ids[cache.n_tokens()..].to_vec();
+            Decode::with_draft(cache, rest, prompt.rules.clone(), prompt.draft())
+        });
         if decode.step(ground.backend, ground.model).await? {
-            self.take(decode, n_shared);
+            self.take(decode);
         } else {
-            self.decode = Some((decode, n_shared));
+            self.decode = Some(decode);
         }
         Ok(self.results.len() == self.work.prompts.len() && self.work.causal.is_none())
     }
@@ -463,63 +471,34 @@ impl<B: Backend> RetrievalTask<B> {
     }
 
     /// Scores a prompt that is done, and keeps what was read for the next.
-    fn take(&mut self, decode: Decode<B>, n_shared: usize) {
+    fn take(&mut self, decode: Decode<B>) {
         let prompt = &self.work.prompts[self.results.len()];
         let n_passes = decode.n_passes();
         let (generated, cache) = decode.finish();
+        self.cache = cache;
         let scores = CopyScores::of(&prompt.ids, prompt.span.clone(), &generated);
         let ids: Vec<TokenId> = generated.iter().map(|token| token.id).collect();
-        self.cached_ids.clone_from(&prompt.ids);
-        self.cached_ids.extend(&ids);
-        self.cached_ids.truncate(cache.n_tokens());
-        self.cache = cache;
-        let result = PromptResult { recall: recall(prompt.answer(), &ids), generated, n_shared, n_passes };
-        self.all.push(&scores);
-        if result.succeeded() {
-            self.succeeded.push(&scores);
-        }
-        self.results.push(result);
+        self.results.push(PromptResult {
+            recall: recall(prompt.answer(), &ids),
+            scores,
+            generated,
+            n_passes,
+        });
     }
 
-    pub(super) fn finish(self, tokenizer: &Tokenizer) -> Findings {
-        let scores = self.all.by(self.work.scoring);
-        Findings {
-            n: self.results.len(),
-            scores: scores.mean(),
-            spread: scores.spread(),
-            evidence: self.evidence(tokenizer),
-            stimulus: self.work.stimulus,
-        }
-    }
-
-    fn evidence(&self, tokenizer: &Tokenizer) -> Value {
-        let table = |draws: &Draws| (draws.n() > 0).then(|| draws.mean());
-        let copying = evidence::copying_heads(&self.partial());
-        let prompts = self.work.prompts.iter().zip(&self.results);
-        let prompts: Vec<Value> = prompts
-            .map(|(prompt, result)| evidence::of_prompt(prompt, result, &copying, tokenizer))
+    /// What was found, and what each prompt gave to it.
+    pub(super) fn finish(self, tokenizer: &Tokenizer) -> (Findings, Vec<OfDraw>) {
+        let RetrievalWork { stimulus, prompts, scoring, .. } = self.work;
+        let of_draws: Vec<OfDraw> = (prompts.iter().zip(self.results))
+            .map(|(prompt, result)| evidence::of_draw(prompt, result, scoring, tokenizer))
             .collect();
-        json!({
-            "scoring": self.work.scoring,
-            "set_scores": table(&self.all.set).filter(|_| self.work.scoring != Scoring::Set),
-            "count_scores": table(&self.all.count).filter(|_| self.work.scoring != Scoring::Count),
-            "succeeded": {
-                "recall_above": SUCCESS_RECALL,
-                "n": self.succeeded.set.n(),
-                "set_scores": table(&self.succeeded.set),
-                "count_scores": table(&self.succeeded.count),
-            },
-            "n_tokens": self.work.prompts.iter().map(|prompt| prompt.ids.len()).sum::<usize>(),
-            "n_tokens_shared": self.results.iter().map(|result| result.n_shared).sum::<usize>(),
-            "n_passes": self.results.iter().map(|result| result.n_passes).sum::<usize>(),
-            "copying_heads": copying,
-            "prompts": prompts,
-            "causal": match &self.causal {
-                Causal::Ahead => Value::Null,
-                Causal::Skipped(why) => json!({ "skipped": why }),
-                Causal::Running(task) => task.evidence(),
-            },
-        })
+        let mut findings = findings(stimulus, &of_draws);
+        findings.evidence["causal"] = match &self.causal {
+            Causal::Ahead => Value::Null,
+            Causal::Skipped(why) => json!({ "skipped": why }),
+            Causal::Running(task) => task.evidence(),
+        };
+        (findings, of_draws)
     }
 }
 

@@ -3,17 +3,21 @@
 use std::collections::BTreeSet;
 use std::ops::Range;
 
+use serde::{Deserialize, Serialize};
+
+use super::Scoring;
 use crate::decode::Generated;
 use crate::detect::HeadTable;
 use crate::ids::TokenId;
 
 /// Every head's score on one prompt, `[layer][head]`; NaN when the model computed something that is no number.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct CopyScores {
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
+pub struct CopyScores {
     /// `|g ∩ k| / |k|` over sets of token ids; 0 to 1.
-    pub set: HeadTable,
+    pub set: Vec<Vec<f32>>,
     /// Copying steps over the answer's length; above 1 when a head copies one token often.
-    pub count: HeadTable,
+    pub count: Vec<Vec<f32>>,
 }
 
 impl CopyScores {
@@ -35,6 +39,14 @@ impl CopyScores {
         });
         let (set, count) = layers.unzip();
         Self { set, count }
+    }
+
+    /// Those of one way to count.
+    pub fn by(&self, scoring: Scoring) -> &HeadTable {
+        match scoring {
+            Scoring::Set => &self.set,
+            Scoring::Count => &self.count,
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::detect::DetectError;
 use crate::ids::TokenId;
@@ -93,10 +93,14 @@ pub(super) struct Haystacks {
 }
 
 /// Where a needle lies.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub(super) struct Placement {
-    pub needle: &'static str,
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
+pub struct Placement {
+    /// Which of the detector's own.
+    pub needle: String,
+    /// Tokens of the prompt at most.
     pub length: usize,
+    /// Where in the haystack, percent of its sentences.
     pub depth_percent: f32,
 }
 
@@ -119,7 +123,7 @@ impl Haystacks {
             let sentences = self.sentences(length, tokenizer)?;
             for &depth_percent in &depths {
                 for needle in &NEEDLES[..self.n_needles] {
-                    let placement = Placement { needle: needle.name, length, depth_percent };
+                    let placement = Placement { needle: needle.name.to_owned(), length, depth_percent };
                     prompts.push(self.hide(*needle, &sentences, placement, tokenizer)?);
                 }
             }

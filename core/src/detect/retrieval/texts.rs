@@ -45,7 +45,13 @@ impl GivenText {
         // An answer longer than the usual limit could never be given in full.
         let max_new_tokens = rules.max_new_tokens.max(span.len());
         let rules = StopRules { max_new_tokens, ..rules };
-        Ok(RetrievalPrompt { ids, span: span.start + n_bos..span.end + n_bos, rules, placement: None })
+        Ok(RetrievalPrompt {
+            ids,
+            span: span.start + n_bos..span.end + n_bos,
+            rules,
+            placement: None,
+            n_shared: 0,
+        })
     }
 
     /// The byte at which the needle begins.
