@@ -19,7 +19,7 @@ use crate::protocol::{
     Timings, View, ViewRequest,
 };
 
-pub use shared::{Manner, Steering};
+pub use shared::{Manner, Steering, machine};
 
 /// Where the worker's entry is, relative to the page.
 const WORKER_URL: &str = "./worker/start.js";
@@ -116,7 +116,7 @@ pub enum ClientEvent {
     Crashed(ErrorReport),
     /// No worker can be started.
     Dead(ErrorReport),
-    /// A worker that helped with a sweep is gone; its share is done again.
+    /// A worker that helped with long work is gone; its share is done again.
     HelperLost(ErrorReport),
     /// A script asked for a model: to be loaded by the page, so that it shows.
     ChooseModel {
@@ -175,6 +175,8 @@ struct Inner {
     /// What the worker holds and what computes it, for others to load too.
     loaded: RefCell<Option<(ModelSource, ModelInfo, EngineReport)>>,
     on_event: RefCell<Option<Listener>>,
+    /// Workers that share long work, where the user chose their number.
+    n_workers: Cell<Option<usize>>,
 }
 
 /// A handle on the worker; clones share it.

@@ -104,7 +104,8 @@ pub fn mount() {
 
 #[component]
 fn App() -> impl IntoView {
-    let state = AppState { embed: embed::flags(), ..AppState::default() };
+    let mut state = AppState { embed: embed::flags(), ..AppState::default() };
+    runner::know_machine(&mut state);
     let waits = state.embed.as_ref().is_some_and(|flags| flags.start == Start::Click);
     let page = Page { state: RwSignal::new(state), runner: StoredValue::new_local(Runner::default()) };
     provide_context(page);

@@ -5,7 +5,8 @@
 use headlight_core::ablate::sweep::Targets;
 use headlight_core::report::{DetectRequest, ModelInfo, SweepReport, SweepRequest};
 
-use crate::protocol::{ErrorReport, Progress};
+use crate::protocol::{EngineReport, ErrorReport, Progress};
+use crate::view_model::size_text;
 
 /// Models below this size sweep sooner than another worker has loaded one, or than anyone could read numbers in `fast` precision.
 pub const MIN_SWEPT_PARAMS: usize = 20_000_000;
@@ -22,13 +23,23 @@ const MEMORY_SHARE: f64 = 0.25;
 /// Memory of a browser that does not tell, GiB.
 const UNTOLD_MEMORY_GIB: f64 = 4.0;
 
+/// Most workers that the user may choose.
+const MAX_CHOSEN: usize = 16;
+
 /// What the browser says of its machine.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Machine {
     /// Processor cores.
     pub n_cores: usize,
     /// Memory, GiB, where it is told (browsers round it, and never say more than 8).
     pub memory_gib: Option<f64>,
+}
+
+impl Default for Machine {
+    /// One core, and nothing told of memory.
+    fn default() -> Self {
+        Self { n_cores: 1, memory_gib: None }
+    }
 }
 
 /// Whether a sweep is so long that more workers, or numbers in `fast` precision before the exact ones, are worth their while.
@@ -38,26 +49,79 @@ pub fn is_long(model: &ModelInfo, request: &SweepRequest) -> bool {
     model.n_params >= MIN_SWEPT_PARAMS && spec.targets == Targets::Heads && n_positions >= MIN_POSITIONS
 }
 
-/// Workers that a machine bears, the one that is there included; `weight_bytes` is what another copy of the weights takes.
-fn n_borne(machine: Machine, weight_bytes: u64) -> usize {
-    let memory_bytes = machine.memory_gib.unwrap_or(UNTOLD_MEMORY_GIB) * (1u64 << 30) as f64;
+/// Workers that a machine bears, the one that is there included, and what keeps them from being more; `weight_bytes` is what another
+/// copy of the weights takes.
+fn borne(machine: Machine, weight_bytes: u64) -> (usize, String) {
+    let memory_gib = machine.memory_gib.unwrap_or(UNTOLD_MEMORY_GIB);
     // A worker that loads a model holds its file as well.
     let copy_bytes = (2 * weight_bytes.max(1)) as f64;
-    let n_copies = (memory_bytes * MEMORY_SHARE / copy_bytes) as usize;
-    machine.n_cores.min(1 + n_copies).clamp(1, MAX_WORKERS)
+    let n_copies = (memory_gib * (1u64 << 30) as f64 * MEMORY_SHARE / copy_bytes) as usize;
+    let (n_cores, n_fitting) = (machine.n_cores.max(1), 1 + n_copies);
+    if n_cores.min(n_fitting) > MAX_WORKERS {
+        return (MAX_WORKERS, "more would wait for memory rather than for arithmetic".to_owned());
+    }
+    if n_fitting < n_cores {
+        let of = match machine.memory_gib {
+            Some(gib) => format!("the {gib} GB of memory that the browser tells of"),
+            None => {
+                format!("{UNTOLD_MEMORY_GIB} GB of memory, which is assumed where the browser tells nothing")
+            }
+        };
+        let size = size_text(weight_bytes);
+        return (
+            n_fitting,
+            format!("more copies of the weights, {size} each, would take too large a part of {of}"),
+        );
+    }
+    match n_cores {
+        1 => (1, "the browser tells of one core".to_owned()),
+        n_cores => (n_cores, format!("one for each of the {n_cores} cores that the browser tells of")),
+    }
 }
 
-/// Workers for a sweep.
-pub fn n_sweepers(machine: Machine, model: &ModelInfo, weight_bytes: u64, request: &SweepRequest) -> usize {
+/// Workers that share long work on a model, and why they are so many; `chosen` is the user's choice.
+pub fn workers(
+    chosen: Option<usize>,
+    machine: Machine,
+    model: &ModelInfo,
+    engine: &EngineReport,
+) -> (usize, String) {
+    if engine.is_gpu {
+        return (1, "WebGPU does it alone, and only the CPU's work is shared".to_owned());
+    }
+    if model.n_params < MIN_SWEPT_PARAMS {
+        return (1, "this model is so small that one is done before another has loaded it".to_owned());
+    }
+    match chosen {
+        Some(n_workers) => {
+            let size = size_text(engine.weight_bytes);
+            (n_workers, format!("as you chose; each further one holds its own copy of the weights, {size}"))
+        }
+        None => borne(machine, engine.weight_bytes),
+    }
+}
+
+/// The numbers of workers to choose from.
+pub fn choices(chosen: Option<usize>, machine: Machine) -> impl Iterator<Item = usize> {
+    1..=machine.n_cores.max(chosen.unwrap_or(1)).clamp(1, MAX_CHOSEN)
+}
+
+/// A choice as it was kept; `None` of anything that cannot be chosen.
+pub fn kept_choice(text: &str) -> Option<usize> {
+    text.parse().ok().filter(|n_workers| (1..=MAX_CHOSEN).contains(n_workers))
+}
+
+/// Workers for a sweep, of those that there may be.
+pub fn n_sweepers(n_workers: usize, model: &ModelInfo, request: &SweepRequest) -> usize {
     let n_layers = request.spec.layers.as_ref().map_or(model.n_layers, Vec::len);
-    if is_long(model, request) { n_borne(machine, weight_bytes).min(n_layers.max(1)) } else { 1 }
+    if is_long(model, request) { n_workers.min(n_layers.max(1)) } else { 1 }
 }
 
-/// Workers for a detector.
-pub fn n_detectors(machine: Machine, model: &ModelInfo, weight_bytes: u64, request: &DetectRequest) -> usize {
+/// Workers for a detector, of those that there may be.
+pub fn n_detectors(n_workers: usize, model: &ModelInfo, request: &DetectRequest) -> usize {
     let n_draws = request.n_draws().filter(|_| model.n_params >= MIN_SWEPT_PARAMS).unwrap_or(0);
     let least = if request.detector == "retrieval" { MIN_PROMPTS } else { MIN_DRAWS };
-    n_borne(machine, weight_bytes).min(n_draws / least).max(1)
+    n_workers.min(n_draws / least).max(1)
 }
 
 /// The detector in parts: as many draws for each worker, as far as that goes. A part of it alone is not divided further.
@@ -187,27 +251,71 @@ mod tests {
         }
     }
 
+    /// As large as SmolLM2.
+    fn smollm2() -> ModelInfo {
+        ModelInfo { n_params: 135_000_000, n_layers: 30, ..info() }
+    }
+
     #[test]
-    fn workers_are_as_many_as_cores_and_memory_allow_and_the_work_is_worth() {
-        let smollm2 = ModelInfo { n_params: 135_000_000, n_layers: 30, ..info() };
-        let machine = |n_cores, memory_gib| Machine { n_cores, memory_gib };
+    fn workers_are_as_many_as_cores_and_memory_allow_and_it_is_said_why() {
         // As its 4-bit weights take.
-        const BYTES: u64 = 112_000_000;
-        let workers =
-            |n_cores, memory_gib| n_sweepers(machine(n_cores, memory_gib), &smollm2, BYTES, &request());
-        assert_eq!(workers(2, Some(8.0)), 2);
-        assert_eq!(workers(64, Some(8.0)), 4);
-        assert_eq!(workers(8, Some(1.0)), 2);
-        assert_eq!(workers(8, Some(0.5)), 1);
-        assert_eq!(workers(8, None), 4);
-        assert_eq!(workers(0, None), 1);
-        assert_eq!(n_sweepers(machine(8, Some(8.0)), &info(), 1, &request()), 1, "a small model");
+        let engine = EngineReport { weight_bytes: 112_000_000, ..EngineReport::default() };
+        let told = |chosen, n_cores, memory_gib| {
+            workers(chosen, Machine { n_cores, memory_gib }, &smollm2(), &engine)
+        };
+        let check = |n_cores, memory_gib, n_workers, why: &str| {
+            let (n, told) = told(None, n_cores, memory_gib);
+            assert_eq!(n, n_workers, "{told}");
+            assert!(told.contains(why), "{told}");
+        };
+        check(2, Some(8.0), 2, "each of the 2 cores");
+        check(4, Some(8.0), 4, "each of the 4 cores");
+        check(64, Some(8.0), 4, "rather than for arithmetic");
+        check(8, Some(1.0), 2, "112.0 MB each, would take too large a part of the 1 GB");
+        check(8, Some(0.5), 1, "0.5 GB");
+        check(8, None, 4, "rather than for arithmetic");
+        check(0, None, 1, "one core");
+        let heavy = EngineReport { weight_bytes: 1_000_000_000, ..EngineReport::default() };
+        let (n, why) = workers(None, Machine { n_cores: 8, memory_gib: None }, &smollm2(), &heavy);
+        assert!(n == 1 && why.contains("4 GB of memory, which is assumed"), "{n}: {why}");
+        // A choice counts whatever the machine is, but not where nothing is shared.
+        let (n, why) = told(Some(3), 2, Some(1.0));
+        assert!(n == 3 && why.contains("as you chose") && why.contains("112.0 MB"), "{n}: {why}");
+        let gpu = EngineReport { is_gpu: true, ..EngineReport::default() };
+        let (n, why) = workers(Some(3), Machine::default(), &smollm2(), &gpu);
+        assert!(n == 1 && why.contains("WebGPU"), "{why}");
+        let (n, why) = workers(Some(3), Machine::default(), &info(), &engine);
+        assert!(n == 1 && why.contains("so small"), "{why}");
+    }
+
+    #[test]
+    fn one_chooses_among_as_many_workers_as_there_are_cores() {
+        let choices = |chosen, n_cores| {
+            super::choices(chosen, Machine { n_cores, memory_gib: None }).collect::<Vec<_>>()
+        };
+        assert_eq!(choices(None, 3), [1, 2, 3]);
+        assert_eq!(choices(Some(2), 1), [1, 2], "what was chosen elsewhere");
+        assert_eq!((choices(None, 0), choices(None, 64).len()), (vec![1], 16));
+        assert_eq!((kept_choice("4"), kept_choice("16")), (Some(4), Some(16)));
+        for bad in ["0", "17", "-1", "two", "", "99999999999999999999"] {
+            assert_eq!(kept_choice(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn only_work_that_is_worth_it_is_shared() {
+        let n_workers = |request: &SweepRequest| n_sweepers(4, &smollm2(), request);
+        assert_eq!(n_workers(&request()), 4);
+        assert_eq!(n_sweepers(4, &info(), &request()), 1, "a small model");
+        let mut few = request();
+        few.spec.layers = Some(vec![3, 4]);
+        assert_eq!(n_workers(&few), 2, "two layers");
         let mut last = request();
         last.spec.edit_positions = Some(vec![7]);
-        assert_eq!(n_sweepers(machine(8, Some(8.0)), &smollm2, BYTES, &last), 1, "one position");
+        assert_eq!(n_workers(&last), 1, "one position");
         let mut sets = request();
         sets.spec.targets = Targets::Sets(vec![[HeadId::new(0, 1), HeadId::new(3, 2)].into()]);
-        assert_eq!(n_sweepers(machine(8, Some(8.0)), &smollm2, BYTES, &sets), 1, "sets are in no layer");
+        assert_eq!(n_workers(&sets), 1, "sets are in no layer");
     }
 
     #[test]
@@ -222,12 +330,10 @@ mod tests {
 
     #[test]
     fn every_draw_is_in_one_part_where_there_are_many() {
-        let smollm2 = ModelInfo { n_params: 135_000_000, n_layers: 30, ..info() };
-        let machine = Machine { n_cores: 4, memory_gib: Some(8.0) };
         let request =
             |params| DetectRequest { detector: "induction".to_owned(), params, ..DetectRequest::default() };
         let many = request(serde_json::json!({"n_draws": 26}));
-        let n_workers = |request: &DetectRequest| n_detectors(machine, &smollm2, 1, request);
+        let n_workers = |request: &DetectRequest| n_detectors(4, &smollm2(), request);
         assert_eq!((n_workers(&many), n_workers(&request(serde_json::Value::Null))), (3, 1));
         let parts: Vec<_> = draws_of(&many, 3).into_iter().filter_map(|part| part.draws).collect();
         assert_eq!(parts, [0..8, 8..17, 17..26]);

@@ -36,6 +36,7 @@ use crate::models::{FIRST_MODEL, ManifestModel, manifest};
 use crate::protocol::{
     BackendChoice, Call, EngineReport, ErrorReport, ModelSource, Progress, View, ViewRequest,
 };
+use crate::sharing::{self, Machine};
 use crate::view_model::colour::Theme;
 use crate::view_model::cut_text;
 use crate::view_model::lens::{Lens, report_scores};
@@ -196,6 +197,10 @@ pub struct AppState {
     pub shared: Option<Shared>,
     /// A link that waits for its model.
     pub opening: Option<Box<Link>>,
+    /// What the browser tells of its machine.
+    pub machine: Machine,
+    /// Workers that share long work; `None` for as many as the machine bears.
+    pub n_workers: Option<usize>,
     /// How fast the model runs, once that was measured.
     pub measurement: Option<Measurement>,
     /// What is wrong, if anything.
@@ -226,6 +231,8 @@ impl Default for AppState {
             lens: Lens::default(),
             detections: BTreeMap::new(),
             imports: Vec::new(),
+            machine: Machine::default(),
+            n_workers: None,
             measurement: None,
             job_id: 0,
             settings: Settings::default(),
@@ -274,6 +281,12 @@ impl AppState {
     /// Whether there is nothing to run: no text and no BOS.
     pub fn is_prompt_empty(&self) -> bool {
         self.prompt.is_empty() && !self.has_bos()
+    }
+
+    /// Workers that share long work on the current model, and why they are so many.
+    pub fn workers(&self) -> Option<(usize, String)> {
+        let model = self.model.as_ref()?;
+        Some(sharing::workers(self.n_workers, self.machine, &model.info, &model.engine))
     }
 
     /// The palette in use.
@@ -540,6 +553,8 @@ pub enum Task {
     },
     /// Remember the palette.
     KeepTheme(ThemeChoice),
+    /// Share long work among so many workers from now on, and remember that.
+    KeepWorkers(Option<usize>),
 }
 
 /// The one writer: changes the state and returns what has to be done outside.

@@ -162,5 +162,83 @@ async fn workers_that_share_a_detectors_draws_find_what_one_finds() -> anyhow::R
         let shared = browser.eval(&detect(n_workers)).await?;
         ensure!(shared == alone, "{n_workers} workers: {shared} is not {alone}");
     }
+    // A helper that cannot begin: its share is done again, which is said and changes nothing.
+    browser.eval(COUNT_WORKERS).await?;
+    browser.eval("window.spoilWorkers = true").await?;
+    let shared = browser.eval(&detect(2)).await?;
+    ensure!(shared == alone, "without a helper: {shared} is not {alone}");
+    ensure!(n_started(&browser).await? == 1, "there was a helper to lose");
+    let told = format!("document.body.textContent.includes({:?})", "its share is computed again without it");
+    browser.wait_until(&told, SOON).await?;
+    browser.close().await
+}
+
+/// Counts the workers that are started from now on, and spoils them when told.
+const COUNT_WORKERS: &str = "{ \
+    const {Worker} = window; \
+    window.nWorkers = 0; \
+    window.Worker = function (address, options) { \
+        window.nWorkers += 1; \
+        return new Worker(window.spoilWorkers ? 'no-such-file.js' : address, options); }; \
+    true }";
+
+/// Workers started since the last time.
+async fn n_started(browser: &Browser) -> anyhow::Result<u64> {
+    let n_workers = browser.eval("{ const n = window.nWorkers; window.nWorkers = 0; n }").await?;
+    Ok(n_workers.as_u64().unwrap_or_default())
+}
+
+/// Has the page use so many workers.
+async fn choose_workers(browser: &Browser, choice: &str) -> anyhow::Result<()> {
+    let menu = by_id("workers-choice");
+    let script =
+        format!("{menu}.value = '{choice}', {menu}.dispatchEvent(new Event('change', {{bubbles: true}}))");
+    browser.eval(&script).await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_chooses_how_many_workers_share_long_work() -> anyhow::Result<()> {
+    let browser = open(BrowserOptions::default()).await?;
+    let told = text_of(&browser, "workers-told").await?;
+    ensure!(told.contains("one worker") && told.contains("so small"), "{told}");
+    browser.eval("headlight.load({model: 'smollm2-135m', backend: 'cpu'})").await?;
+    let options = browser
+        .eval(&format!(
+            "[{0}.labels[0].textContent.startsWith('Workers'), {0}.value, {0}.options.length - 1, navigator.hardwareConcurrency]",
+            by_id("workers-choice")
+        ))
+        .await?;
+    ensure!(options[0] == true && options[1] == "auto", "{options}");
+    ensure!(options[2].as_u64() == options[3].as_u64().map(|n_cores| n_cores.min(16)), "{options}");
+    browser.eval(COUNT_WORKERS).await?;
+    let short = json!({"n_draws": 16, "n_tokens": 4});
+    let induction = format!("headlight.detect({})", json!({"detector": "induction", "params": short}));
+    let prompts = json!({"lengths": [128], "depths": [20, 80], "n_needles": 4, "max_new_tokens": 6});
+    let retrieval = format!("headlight.detect({})", json!({"detector": "retrieval", "params": prompts}));
+    choose_workers(&browser, "1").await?;
+    let told = text_of(&browser, "workers-told").await?;
+    ensure!(told.contains("one worker") && told.contains("as you chose"), "{told}");
+    let alone = [browser.eval(&induction).await?, browser.eval(&retrieval).await?];
+    ensure!(n_started(&browser).await? == 0, "one worker has no helper");
+    choose_workers(&browser, "2").await?;
+    for (detector, alone) in [&induction, &retrieval].into_iter().zip(&alone) {
+        let shared = browser.eval(detector).await?;
+        ensure!(n_started(&browser).await? == 1, "{detector}: two workers are one and a helper");
+        ensure!(shared == *alone, "{shared} is not {alone}");
+    }
+    // Kept for the next visit, and no part of a link.
+    let link = browser.eval("headlight.link()").await?;
+    browser.client.refresh().await?;
+    browser.wait_until("!!window.headlight", SOON).await?;
+    browser.eval("headlight.ready").await?;
+    let chosen = browser.eval(&format!("{}.value", by_id("workers-choice"))).await?;
+    ensure!(chosen == "2", "{chosen}");
+    choose_workers(&browser, "auto").await?;
+    let kept = browser.eval("localStorage.getItem('headlight-workers')").await?;
+    ensure!(
+        kept == Value::Null && link.as_str().is_some_and(|link| !link.contains("worker")),
+        "{kept}, {link}"
+    );
     browser.close().await
 }

@@ -11,12 +11,13 @@ use super::{Answer, Client, ClientEvent, unexpected};
 use crate::protocol::{BackendChoice, Call, ModelSource, Progress, Reply, Timings};
 use crate::sharing::{
     Machine, Together, draws_of, helper_lost, is_long, largest_first, n_detectors, n_sweepers, parts, whole,
+    workers,
 };
 
 /// How a long request is to be done.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Manner {
-    /// Workers that share it; as many as the machine bears unless given.
+    /// Workers that share it; as many as are worth it unless given.
     pub n_workers: Option<usize>,
     /// Whether its progress is to show numbers in `fast` precision first, where those come soon enough.
     pub is_fast_first: bool,
@@ -83,7 +84,7 @@ impl Steering {
 }
 
 /// What the browser tells of its machine.
-fn machine() -> Machine {
+pub fn machine() -> Machine {
     let navigator = web_sys::window().map(|window| window.navigator());
     let told = |name: &str| {
         let value = js_sys::Reflect::get(navigator.as_ref()?, &name.into()).ok()?;
@@ -96,6 +97,11 @@ fn machine() -> Machine {
 }
 
 impl Client {
+    /// Has long work shared by as many workers as the user chose; `None` for as many as the machine bears.
+    pub fn choose_workers(&self, n_workers: Option<usize>) {
+        self.0.n_workers.set(n_workers);
+    }
+
     /// Sends a long request that several workers may share; gives the way to steer it, and its answer.
     pub fn begin_job(
         &self,
@@ -121,11 +127,12 @@ impl Client {
     fn shares_of(&self, call: &Call, manner: Manner) -> Option<Shares> {
         let (source, info, engine) = self.0.loaded.borrow().clone()?;
         // Workers share work on the CPU; a graphics device has no use for them.
-        let n_wanted = manner.n_workers.or(engine.is_gpu.then_some(1));
+        let n_wanted = if engine.is_gpu { Some(1) } else { manner.n_workers };
+        let n_there = || workers(self.0.n_workers.get(), machine(), &info, &engine).0;
         let (parts, n_all) = match call {
             Call::Sweep(request) => {
-                let n_borne = || n_sweepers(machine(), &info, engine.weight_bytes, request);
-                let n_workers = n_wanted.unwrap_or_else(n_borne).clamp(1, info.n_layers);
+                let n_worth = || n_sweepers(n_there(), &info, request);
+                let n_workers = n_wanted.unwrap_or_else(n_worth).clamp(1, info.n_layers);
                 let is_quicker = engine.timings.is_some_and(|timings| timings.fast_speedup().is_some());
                 let is_fast_first = manner.is_fast_first
                     && is_quicker
@@ -142,8 +149,8 @@ impl Client {
                 (parts, Some(n_edits))
             }
             Call::Detect(request) => {
-                let n_borne = || n_detectors(machine(), &info, engine.weight_bytes, request);
-                let parts = draws_of(request, n_wanted.unwrap_or_else(n_borne));
+                let n_worth = || n_detectors(n_there(), &info, request);
+                let parts = draws_of(request, n_wanted.unwrap_or_else(n_worth));
                 if parts.len() == 1 {
                     return None;
                 }

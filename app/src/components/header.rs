@@ -41,6 +41,7 @@ pub fn EngineBadge() -> impl IntoView {
     let engine =
         page.select(|state| state.model.as_ref().map(|model| model.engine.clone()).unwrap_or_default());
     let choice = page.select(|state| state.backend);
+    let n_workers = page.select(|state| state.workers().map_or(1, |(n_workers, _)| n_workers));
     let is_ready = move || matches!(worker.get(), WorkerState::Ready { .. });
     let text = move || match worker.get() {
         WorkerState::Starting => "engine starting".to_owned(),
@@ -55,8 +56,12 @@ pub fn EngineBadge() -> impl IntoView {
                 timings.and_then(|timings| timings.fast_speedup()).map_or_else(String::new, |speedup| {
                     format!(" Fast precision is {speedup:.1} times as quick here: long sweeps show it first.")
                 });
+            let shared = match n_workers.get() {
+                1 => String::new(),
+                n_workers => format!(" Long work is shared by {n_workers} workers."),
+            };
             format!(
-                "Engine {name}, build {build}: {why}.{fast} Everything runs in this browser; nothing is uploaded."
+                "Engine {name}, build {build}: {why}.{fast}{shared} Everything runs in this browser; nothing is uploaded."
             )
         }
         _ => String::new(),

@@ -1,4 +1,4 @@
-//! How fast this machine runs the model, measured on the spot.
+//! This machine: how fast it runs the model, measured on the spot, and how many workers share long work.
 
 use std::sync::Arc;
 
@@ -6,6 +6,7 @@ use headlight_core::report::{BenchReport, LoadTimes};
 use leptos::prelude::*;
 
 use super::page;
+use crate::sharing;
 use crate::state::Msg;
 use crate::state::machine::{MachineMsg, Measurement, N_REPEATS};
 use crate::view_model::size_text;
@@ -19,7 +20,7 @@ pub fn ThisMachine() -> impl IntoView {
     let can_measure = page.select(|state| state.model.as_ref().is_some_and(|model| model.is_live));
     view! {
         <details class="method" data-testid="machine">
-            <summary>"This machine: how fast the model runs here"</summary>
+            <summary>"This machine: how fast the model runs here, and on how many workers"</summary>
             <p>
                 "Reads made-up prompts with the attention of every head scored, " {N_REPEATS}
                 " times each; the median counts. Nothing is sent anywhere."
@@ -43,7 +44,49 @@ pub fn ThisMachine() -> impl IntoView {
                     }
                 }}
             </div>
+            <WorkersMenu />
         </details>
+    }
+}
+
+/// How many workers share long work, and why so many.
+#[component]
+fn WorkersMenu() -> impl IntoView {
+    let page = page();
+    let chosen = page.select(|state| state.n_workers);
+    let numbers =
+        page.select(|state| sharing::choices(state.n_workers, state.machine).collect::<Vec<usize>>());
+    let told = page.select(|state| {
+        let (n_workers, why) = state.workers()?;
+        let noun = if n_workers == 1 { "one worker".to_owned() } else { format!("{n_workers} workers") };
+        Some(format!(
+            "Sweeps and detectors that take long run on {noun}: {why}. The numbers are the same, bit for bit."
+        ))
+    });
+    view! {
+        <div class="settings">
+            <label class="setting">
+                <span>"Workers"</span>
+                <select
+                    class="select"
+                    data-testid="workers-choice"
+                    aria-describedby="workers-told"
+                    on:change=move |event| {
+                        let n_workers = event_target_value(&event).parse().ok();
+                        page.send(Msg::Machine(MachineMsg::ChooseWorkers(n_workers)));
+                    }
+                >
+                    <option value="auto" prop:selected=move || chosen.get().is_none()>"auto"</option>
+                    {move || {
+                        let option = |n: usize| {
+                            view! { <option value=n prop:selected=move || chosen.get() == Some(n)>{n}</option> }
+                        };
+                        numbers.get().into_iter().map(option).collect_view()
+                    }}
+                </select>
+            </label>
+            <p id="workers-told" class="quiet" role="status" data-testid="workers-told">{move || told.get()}</p>
+        </div>
     }
 }
 

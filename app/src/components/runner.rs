@@ -11,14 +11,15 @@ use leptos::task::spawn_local;
 
 use super::{Page, address, kept, theme};
 use crate::api::{self, Host, Topic, WithNumbers};
-use crate::client::{Client, ClientEvent, Manner, Steering};
+use crate::client::{self, Client, ClientEvent, Manner, Steering};
 use crate::download;
 use crate::export;
 use crate::protocol::{BackendChoice, Call, ErrorReport, ModelSource, Reply, ViewRequest};
+use crate::sharing::kept_choice;
 use crate::state::job::JobEvent;
 use crate::state::lesson::Fixed;
 use crate::state::machine::{MachineMsg, N_REPEATS};
-use crate::state::{Msg, Task};
+use crate::state::{AppState, Msg, Task};
 
 /// The page's hands.
 #[derive(Default)]
@@ -37,6 +38,7 @@ impl Runner {
             // Later: the client is still busy with what it tells.
             spawn_local(async move { messages_of(event).into_iter().for_each(|msg| page.send(msg)) });
         });
+        client.choose_workers(page.state.with_untracked(|state| state.n_workers));
         api::install(&client, host(page));
         self.client = Some(client);
     }
@@ -100,6 +102,13 @@ impl Runner {
                 page.send(Msg::Machine(MachineMsg::Ended(ended)));
             }),
             Task::KeepTheme(choice) => theme::keep(choice),
+            Task::KeepWorkers(n_workers) => {
+                client.choose_workers(n_workers);
+                match n_workers {
+                    Some(n_workers) => kept::put(WORKERS_KEY, &n_workers.to_string()),
+                    None => kept::forget(WORKERS_KEY),
+                }
+            }
         }
     }
 
@@ -146,6 +155,17 @@ impl Runner {
             0 => ask(),
             _ => set_timeout(ask, Duration::from_millis(delay_ms.into())),
         }
+    }
+}
+
+/// Where the chosen number of workers is kept.
+const WORKERS_KEY: &str = "headlight-workers";
+
+/// What the browser tells of its machine, and how many workers were chosen on an earlier visit. An embed has what the machine bears.
+pub fn know_machine(state: &mut AppState) {
+    state.machine = client::machine();
+    if state.embed.is_none() {
+        state.n_workers = kept::get(WORKERS_KEY).and_then(|text| kept_choice(&text));
     }
 }
 

@@ -1,4 +1,4 @@
-//! How fast this machine runs the model: measured when the user asks.
+//! This machine: how fast it runs the model, measured when the user asks, and how many workers share long work.
 
 use std::sync::Arc;
 
@@ -23,16 +23,18 @@ pub enum Measurement {
     Failed(ErrorReport),
 }
 
-/// What happens to the measurement.
+/// What happens to the measurement and to the number of workers.
 #[derive(Clone, Debug, PartialEq)]
 pub enum MachineMsg {
     /// The user asks for it.
     Measure,
     /// It ended.
     Ended(Result<Arc<BenchReport>, ErrorReport>),
+    /// The user chooses how many workers share long work; `None` for as many as the machine bears.
+    ChooseWorkers(Option<usize>),
 }
 
-/// Changes the measurement and says what follows.
+/// Changes either and says what follows.
 pub(super) fn update(state: &mut AppState, msg: MachineMsg) -> Vec<Task> {
     match msg {
         MachineMsg::Measure => {
@@ -50,6 +52,10 @@ pub(super) fn update(state: &mut AppState, msg: MachineMsg) -> Vec<Task> {
         MachineMsg::Ended(_) if state.measurement != Some(Measurement::Running) => {}
         MachineMsg::Ended(Ok(report)) => state.measurement = Some(Measurement::Done(report)),
         MachineMsg::Ended(Err(error)) => state.measurement = Some(Measurement::Failed(error)),
+        MachineMsg::ChooseWorkers(n_workers) => {
+            state.n_workers = n_workers;
+            return vec![Task::KeepWorkers(n_workers)];
+        }
     }
     Vec::new()
 }

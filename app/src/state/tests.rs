@@ -719,3 +719,17 @@ fn this_machine_is_measured_once_at_a_time_and_for_the_model_that_answers() {
     update(&mut state, Msg::Machine(MachineMsg::Ended(Ok(report()))));
     assert_eq!(state.measurement, None);
 }
+
+#[test]
+fn a_chosen_number_of_workers_is_kept_and_is_no_part_of_a_link() {
+    let mut state = loaded_state();
+    let link = state.link();
+    let choose = |n_workers| Msg::Machine(MachineMsg::ChooseWorkers(n_workers));
+    assert_eq!(update(&mut state, choose(Some(3))), [Task::KeepWorkers(Some(3))]);
+    assert_eq!((state.n_workers, state.link()), (Some(3), link.clone()));
+    // Whoever opens a link has another machine.
+    update(&mut state, Msg::Open(Box::new(link)));
+    assert_eq!(state.n_workers, Some(3));
+    assert_eq!(update(&mut state, choose(None)), [Task::KeepWorkers(None)]);
+    assert_eq!(state.n_workers, None);
+}

@@ -26,8 +26,8 @@ export interface HeadlightMethods {
   tokenize(text: string, options?: { bos?: BosPolicy }): Promise<TokensReport>;
   run(args: Args<RunRequest>): Promise<RunReport>;
   patterns(args: Args<RunRequest> & { head: HeadId }): Promise<PatternReport>;
-  /** Many draws, and long sweeps, are shared by `n_workers` workers; as many as the machine bears unless given. The numbers are
-   * the same, bit for bit. */
+  /** Many draws, and long sweeps, are shared by `n_workers` workers on the CPU; unless given, by as many as was chosen on the page, or
+   * as the machine bears, where that is worth it. The numbers are the same, bit for bit. */
   detect(args: Args<DetectRequest, "detector"> & { n_workers?: number }): Promise<DetectReport>;
   detectors(): Promise<Array<Doc>>;
   sweep(args: Args<SweepRequest> & { n_workers?: number }): Promise<SweepReport>;
