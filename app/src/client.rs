@@ -165,6 +165,8 @@ struct Inner {
     may_share: Cell<bool>,
     is_ready: Cell<bool>,
     n_crashes: Cell<u32>,
+    /// Why there is no worker any more.
+    dead: RefCell<Option<ErrorReport>>,
     last_id: Cell<u32>,
     queue: RefCell<Vec<Request>>,
     pending: RefCell<HashMap<u32, Pending>>,
@@ -282,17 +284,15 @@ impl Client {
             Err(cause) => {
                 let report =
                     error("no_worker", "this browser or frame allows no worker, so no model can run here");
-                return self.tell(ClientEvent::Dead(ErrorReport {
-                    recoverable: false,
-                    detail: Some(format!("{cause:?}")),
-                    ..report
-                }));
+                return self.dead(ErrorReport { detail: Some(format!("{cause:?}")), ..report });
             }
         };
         worker.set_onmessage(Some(self.listener().unchecked_ref()));
         let client = self.clone();
-        let on_error = Closure::<dyn FnMut(ErrorEvent)>::new(move |event: ErrorEvent| {
-            client.crashed(&event.message());
+        let on_error = Closure::<dyn FnMut(web_sys::Event)>::new(move |event: web_sys::Event| {
+            // One that could not be fetched tells nothing; its event has no message.
+            let told = event.dyn_ref::<ErrorEvent>().map(ErrorEvent::message);
+            client.crashed(told.as_deref().unwrap_or("the worker could not be fetched"));
         });
         worker.set_onerror(Some(on_error.as_ref().unchecked_ref()));
         on_error.forget();
@@ -308,8 +308,7 @@ impl Client {
             Event::Ready { protocol, build } => {
                 if protocol != PROTOCOL {
                     let message = "the page and its worker are of different versions; reload the page";
-                    let report = ErrorReport { recoverable: false, ..error("protocol", message) };
-                    return self.tell(ClientEvent::Dead(report));
+                    return self.dead(error("protocol", message));
                 }
                 self.0.is_ready.set(true);
                 let queue = self.0.queue.take();
@@ -361,11 +360,18 @@ impl Client {
         self.fail_pending(&report);
         if n_crashes >= MAX_CRASHES_IN_A_ROW {
             let told = "the engine crashes again and again; reload the page, or try a shorter prompt or a smaller model";
-            let dead = ErrorReport { recoverable: false, detail: report.detail, ..error("crashed", told) };
-            return self.tell(ClientEvent::Dead(dead));
+            return self.dead(ErrorReport { detail: report.detail, ..error("crashed", told) });
         }
         self.start_worker();
         self.tell(ClientEvent::Crashed(report));
+    }
+
+    /// There is no worker, and there will be none.
+    fn dead(&self, report: ErrorReport) {
+        let report = ErrorReport { recoverable: false, ..report };
+        self.0.dead.replace(Some(report.clone()));
+        self.fail_pending(&report);
+        self.tell(ClientEvent::Dead(report));
     }
 
     fn post(&self, request: &Request) {
@@ -384,6 +390,10 @@ impl Client {
         let id = self.0.last_id.get() + 1;
         self.0.last_id.set(id);
         let (answer, receiver) = oneshot::channel();
+        if let Some(report) = self.0.dead.borrow().clone() {
+            let _ = answer.send(Err(report));
+            return (id, receiver);
+        }
         self.0.pending.borrow_mut().insert(id, Pending { answer, on_progress });
         let request = Request { id, call };
         if self.0.is_ready.get() {
