@@ -167,7 +167,7 @@ async fn workers_that_share_a_detectors_draws_find_what_one_finds() -> anyhow::R
     browser.eval("window.spoilWorkers = true").await?;
     let shared = browser.eval(&detect(2)).await?;
     ensure!(shared == alone, "without a helper: {shared} is not {alone}");
-    ensure!(n_started(&browser).await? == 1, "there was a helper to lose");
+    ensure!(n_started(&browser).await? > 0, "there was a helper to lose");
     let told = format!("document.body.textContent.includes({:?})", "its share is computed again without it");
     browser.wait_until(&told, SOON).await?;
     browser.close().await
