@@ -178,18 +178,12 @@ impl Weight {
     }
 }
 
-/// A checkpoint that gives its tensors one at a time, in the layout that [`Weight`] describes.
-pub trait Checkpoint {
-    /// Its sizes, already checked.
-    fn config(&self) -> &ModelConfig;
-
-    /// Reads one tensor as f32.
-    fn tensor(&self, weight: Weight) -> Result<HostTensor, ModelError>;
-
+/// A tensor of a checkpoint, in the layout that [`Weight`] describes.
+pub enum StoredTensor<'a> {
+    /// As f32.
+    Full(HostTensor),
     /// A matrix as the file stores it, where that is a [`QuantKind`](crate::tensor::quantized::QuantKind).
-    fn quantized(&self, _weight: Weight) -> Option<QuantizedMatrix<'_>> {
-        None
-    }
+    Quantized(QuantizedMatrix<'a>),
 }
 
 /// A block's weights in a backend's layouts: `M` for matrices, `V` for vectors.
@@ -315,6 +309,9 @@ pub enum ModelError {
     /// A tensor is missing.
     #[error("the model lacks the tensor {0}; the download is incomplete or of another kind")]
     MissingTensor(String),
+    /// Two tensors have bytes in common.
+    #[error("the tensor {0} lies over the one before it; the file is damaged, so download it again")]
+    Overlap(String),
     /// A tensor has another shape.
     #[error(
         "the tensor {name} has shape {got:?}, but the configuration asks for {wanted:?}; files of different models may be mixed"

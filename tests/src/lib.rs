@@ -120,8 +120,9 @@ pub fn smollm2_loading() -> headlight_core::engine::Loading {
     let path = xtask::models::smollm2_path();
     let bytes = std::fs::read(&path);
     let bytes = bytes.unwrap_or_else(|error| panic!("{}: {error}; run cargo xtask models", path.display()));
-    let loading = headlight_core::engine::Loading::from_gguf(bytes, "smollm2-135m");
-    loading.unwrap_or_else(|error| panic!("SmolLM2 does not open: {error}"))
+    let mut loading = headlight_core::engine::Loading::gguf("smollm2-135m", Some(bytes.len() as u64));
+    loading.feed(bytes);
+    loading
 }
 
 /// A file of a bundled model's folder.

@@ -1,14 +1,18 @@
-//! From a [`ModelSource`] to an engine: find the bytes, check them, unpack them.
+//! From a [`ModelSource`] to an engine: find the bytes, unpack them as they come, check them.
 
 use std::cell::RefCell;
+use std::rc::Rc;
 
+use headlight_core::backend::webgpu::WebGpu;
 use headlight_core::backend::{Device, Precision};
 use headlight_core::engine::{Engine, Loading, Want};
 use headlight_core::error::Error;
 use headlight_core::report::LoadTimes;
+use js_sys::Uint8Array;
+use web_sys::Response;
 
 use super::cancel::Breather;
-use super::fetch::{self, Fetched};
+use super::fetch::{self, Aside, Body};
 use super::post::{self, Reporter};
 use super::session::{Origin, Session};
 use super::shared::TakeOver;
@@ -18,10 +22,12 @@ use crate::protocol::{
 };
 use crate::sharing::MIN_SWEPT_PARAMS;
 
-/// From this size on the loaded model makes room before the next one is unpacked.
-const LARGE_BYTES: usize = 64 << 20;
+/// From this size on the loaded model makes room before a cached one, which was checked when it was stored, is unpacked.
+const LARGE_BYTES: u64 = 64 << 20;
+/// The most that a loaded model and one from the network, which may turn out wrong, take beside each other, bytes.
+const BOTH_BYTES: u64 = 1 << 30;
 
-/// Loads a model; the loaded one stays when this fails before unpacking.
+/// Loads a model; the loaded one stays when this fails, unless it had to make room.
 pub async fn load(
     session: &RefCell<Session>,
     id: RequestId,
@@ -33,44 +39,16 @@ pub async fn load(
         TakeOver::Done => return Ok(session.borrow().loaded().expect("a model was taken over")),
         TakeOver::ToLoad(held) => held,
     };
-    let mut cached = false;
-    let mut cache_note = None;
-    let mut n_bytes = 0;
-    let mut times = LoadTimes::default();
-    let mut watch = Watch::new();
-    let opened = match source.format {
-        ModelFormat::Folder => {
-            let files = read_folder(id, &source).await?;
-            times.read_ms = watch.lap_ms();
-            let [config, tokenizer, weights] = files.map(|file| file.bytes);
-            Loading::from_folder(&config, &tokenizer, vec![weights], &source.id)
-        }
-        ModelFormat::Gguf => {
-            let from_cache = match &source.sha256 {
-                Some(sha256) => fetch::read_cached(id, sha256).await?,
-                None => None,
-            };
-            cached = from_cache.is_some();
-            let fetched = match from_cache {
-                Some(fetched) => fetched,
-                None => download_checked(id, &source).await?,
-            };
-            n_bytes = fetched.bytes.len();
-            if !cached && source.sha256.is_some() {
-                cache_note = fetch::store(&fetched.sha256, &fetched.bytes).await.err();
-                cached = cache_note.is_none();
-            }
-            times.read_ms = watch.lap_ms();
-            Loading::from_gguf(fetched.bytes, &source.id)
-        }
+    let gpu = graphics_device(session, backend, timings).await;
+    let devices: Vec<Device> =
+        [Device::default()].into_iter().chain(gpu.iter().cloned().map(Device::WebGpu)).collect();
+    let Unpacked { engines, mut times, cached, cache_note } = match source.format {
+        ModelFormat::Folder => folder(id, &source, devices).await?,
+        ModelFormat::Gguf => gguf(session, id, &source, &devices).await?,
     };
-    let loading = opened.map_err(|error| post::engine_error(&error))?;
-    times.parse_ms = watch.lap_ms();
-    if n_bytes > LARGE_BYTES {
-        session.borrow_mut().clear();
-    }
-    let (engine, cpu, mut report) = engines(session, id, loading, backend, timings, &mut times).await?;
-    times.choose_ms = watch.lap_ms() - times.pack_ms;
+    let mut watch = Watch::new();
+    let (engine, cpu, mut report) = choose(id, engines, gpu, backend, timings).await?;
+    times.choose_ms = watch.lap_ms();
     report.loading = Some(times);
     let origin = Origin { source, backend, report, cached, cache_note };
     let mut session = session.borrow_mut();
@@ -78,42 +56,174 @@ pub async fn load(
     Ok(session.loaded().expect("a model was loaded"))
 }
 
-/// The engine that is to answer, the same model on the CPU where that is another one, and why it is this one.
-async fn engines(
+/// A model's engines, one a device.
+struct Unpacked {
+    engines: Vec<Engine>,
+    times: LoadTimes,
+    /// Whether this browser keeps its file.
+    cached: bool,
+    /// Why not, if it should.
+    cache_note: Option<String>,
+}
+
+/// Configuration, tokenizer and weights, one after another.
+async fn folder(id: RequestId, source: &ModelSource, devices: Vec<Device>) -> Result<Unpacked, ErrorReport> {
+    let (mut watch, mut times) = (Watch::new(), LoadTimes::default());
+    let folder = source.urls.first().map(String::as_str).unwrap_or_default();
+    let file = async |name: &str| fetch::download(id, &format!("{folder}/{name}")).await;
+    let (config, tokenizer, weights) =
+        (file("config.json").await?, file("tokenizer.json").await?, file("model.safetensors").await?);
+    times.read_ms = watch.lap_ms();
+    let loading = Loading::from_folder(&config, &tokenizer, vec![weights], &source.id);
+    let mut loading = loading.map_err(|error| post::engine_error(&error))?.onto(devices);
+    times.parse_ms = watch.lap_ms();
+    unpack(id, &mut loading).await?;
+    let engines = loading.finish_all().map_err(|error| post::engine_error(&error))?;
+    times.pack_ms = watch.lap_ms();
+    Ok(Unpacked { engines, times, cached: false, cache_note: None })
+}
+
+/// A GGUF file from the cache, or from the first of its addresses that answers with the right bytes; stored if it is to be.
+async fn gguf(
     session: &RefCell<Session>,
     id: RequestId,
-    loading: Loading,
+    source: &ModelSource,
+    devices: &[Device],
+) -> Result<Unpacked, ErrorReport> {
+    let arrival = Arrival { session, id, source, devices };
+    if let Some(sha256) = &source.sha256
+        && let Some(response) = fetch::cached(sha256).await
+    {
+        match arrival.take_in(response, Stage::ReadCache, None).await {
+            Ok((engines, times)) => return Ok(Unpacked { engines, times, cached: true, cache_note: None }),
+            Err(error) if error.code == "cancelled" => return Err(error),
+            // A damaged entry is worse than none.
+            Err(_) => fetch::delete_cached(sha256).await,
+        }
+    }
+    let can_store = source.sha256.is_some() && fetch::can_store().await;
+    let mut last_error = post::error("download", "the model names no address");
+    for url in &source.urls {
+        let mut aside = can_store.then(Aside::default);
+        let arrived = match fetch::open(url).await {
+            Ok(response) => arrival.take_in(response, Stage::Download, aside.as_mut()).await,
+            Err(error) => Err(error),
+        };
+        let (engines, mut times) = match arrived {
+            Ok(arrived) => arrived,
+            Err(error) if error.code == "cancelled" => return Err(error),
+            Err(error) => {
+                last_error = error;
+                continue;
+            }
+        };
+        let mut watch = Watch::new();
+        let cache_note = match &source.sha256 {
+            Some(sha256) => fetch::store(sha256, aside.unwrap_or_default()).await.err(),
+            None => None,
+        };
+        times.read_ms += watch.lap_ms();
+        let cached = source.sha256.is_some() && cache_note.is_none();
+        return Ok(Unpacked { engines, times, cached, cache_note });
+    }
+    Err(last_error)
+}
+
+/// A GGUF file that arrives for a session.
+struct Arrival<'a> {
+    session: &'a RefCell<Session>,
+    id: RequestId,
+    source: &'a ModelSource,
+    devices: &'a [Device],
+}
+
+impl Arrival<'_> {
+    /// Takes its tensors into engines as they come, and checks at the end that they were the right ones.
+    async fn take_in(
+        &self,
+        response: Response,
+        stage: Stage,
+        mut aside: Option<&mut Aside>,
+    ) -> Result<(Vec<Engine>, LoadTimes), ErrorReport> {
+        let (address, total) = (response.url(), self.source.size_bytes);
+        let body = Body { id: self.id, response, stage, total, form: ModelFormat::Gguf };
+        let told_bytes = body.told_bytes();
+        let mut loading = Loading::gguf(&self.source.id, told_bytes).onto(self.devices.to_vec());
+        let (mut watch, mut times) = (Watch::new(), LoadTimes::default());
+        let mut n_bytes = 0;
+        let take = |chunk: &Uint8Array| {
+            if let Some(aside) = &mut aside {
+                aside.add(chunk);
+            }
+            n_bytes += u64::from(chunk.length());
+            loading.feed(chunk.to_vec());
+            times.read_ms += watch.lap_ms();
+            loop {
+                let was_open = loading.is_open();
+                let is_waiting = loading.step().map_err(|error| post::engine_error(&error))?;
+                *if was_open { &mut times.pack_ms } else { &mut times.parse_ms } += watch.lap_ms();
+                if is_waiting {
+                    return Ok(());
+                }
+                if !was_open {
+                    self.make_room(told_bytes.unwrap_or(n_bytes), stage);
+                }
+            }
+        };
+        body.read(take).await?;
+        times.read_ms += watch.lap_ms();
+        loading.end();
+        unpack(self.id, &mut loading).await?;
+        let engines = loading.finish_all().map_err(|error| post::engine_error(&error))?;
+        times.pack_ms += watch.lap_ms();
+        let sha256 = &engines[0].info().sha256;
+        match &self.source.sha256 {
+            Some(wanted) if wanted != sha256 => Err(wrong_checksum(self.source, &address, sha256, n_bytes)),
+            _ => Ok((engines, times)),
+        }
+    }
+
+    /// Lets go of the loaded model where it and one of `n_bytes` are too much together.
+    fn make_room(&self, n_bytes: u64, stage: Stage) {
+        let n_held = self.session.borrow().weight_bytes() as u64;
+        let is_checked = stage == Stage::ReadCache && n_bytes > LARGE_BYTES;
+        if is_checked || n_bytes.saturating_add(n_held) > BOTH_BYTES {
+            self.session.borrow_mut().clear();
+        }
+    }
+}
+
+/// The graphics device that is to be tried, or why none is.
+async fn graphics_device(
+    session: &RefCell<Session>,
     backend: BackendChoice,
     known: Option<Timings>,
-    times: &mut LoadTimes,
-) -> Result<(Engine, Option<Engine>, EngineReport), ErrorReport> {
-    let mut unpack = async |loading| {
-        let mut watch = Watch::new();
-        let engines = unpack(id, loading).await;
-        times.pack_ms = watch.lap_ms();
-        engines
-    };
+) -> Result<Rc<WebGpu>, String> {
     let cpu_was_faster = known.filter(|known| known.gpu_ms.is_some_and(|gpu_ms| gpu_ms > known.cpu_ms));
-    let gpu = match backend {
-        BackendChoice::Cpu => Err("the CPU was chosen".to_owned()),
-        BackendChoice::Auto => match cpu_was_faster {
-            Some(known) => {
-                Err(format!("the graphics device was slower when both were timed: {}", told(known)))
-            }
-            None => Session::gpu(session, false).await,
-        },
-        BackendChoice::Webgpu => Session::gpu(session, true).await,
-    };
-    let gpu = match gpu {
-        Ok(gpu) => gpu,
-        Err(why) => {
-            let cpu = unpack(loading).await?.remove(0);
-            return on_cpu(id, cpu, why, known).await;
+    match (backend, cpu_was_faster) {
+        (BackendChoice::Cpu, _) => Err("the CPU was chosen".to_owned()),
+        (BackendChoice::Auto, Some(known)) => {
+            Err(format!("the graphics device was slower when both were timed: {}", told(known)))
         }
+        (BackendChoice::Auto, None) => Session::gpu(session, false).await,
+        (BackendChoice::Webgpu, _) => Session::gpu(session, true).await,
+    }
+}
+
+/// The engine that is to answer, the same model on the CPU where that is another one, and why it is this one.
+async fn choose(
+    id: RequestId,
+    engines: Vec<Engine>,
+    gpu: Result<Rc<WebGpu>, String>,
+    backend: BackendChoice,
+    known: Option<Timings>,
+) -> Result<(Engine, Option<Engine>, EngineReport), ErrorReport> {
+    let mut engines = engines.into_iter();
+    let (cpu, gpu) = match (engines.next(), engines.next(), gpu) {
+        (Some(cpu), Some(gpu), _) => (cpu, gpu),
+        (Some(cpu), None, Err(why)) => return on_cpu(id, cpu, why, known).await,
+        _ => unreachable!("the CPU and, where there is one, the graphics device"),
     };
-    let devices = vec![Device::default(), Device::WebGpu(gpu)];
-    let mut engines = unpack(loading.onto(devices)).await?;
-    let (Some(gpu), Some(cpu)) = (engines.pop(), engines.pop()) else { unreachable!("two devices") };
     let name = gpu.engine_name();
     let test = match gpu.self_test(&cpu).await {
         Ok(test) => test,
@@ -201,51 +311,29 @@ async fn run_ms(engine: &Engine) -> Result<f64, ErrorReport> {
     Ok(now_ms() - start_ms)
 }
 
-async fn unpack(id: RequestId, mut loading: Loading) -> Result<Vec<Engine>, ErrorReport> {
+/// Takes what is left of a model whose files are there.
+async fn unpack(id: RequestId, loading: &mut Loading) -> Result<(), ErrorReport> {
     let mut reporter = Reporter::new(id, Stage::Unpack);
     let mut breather = Breather::new(id);
     while !loading.step().map_err(|error| post::engine_error(&error))? {
         reporter.report(loading.n_done() as u64, Some(loading.n_total() as u64));
         breather.breathe().await?;
     }
-    loading.finish_all().map_err(|error| post::engine_error(&error))
+    Ok(())
 }
 
-/// The first of the source's addresses that answers with the right bytes.
-async fn download_checked(id: RequestId, source: &ModelSource) -> Result<Fetched, ErrorReport> {
-    let mut last_error = post::error("download", "the model names no address");
-    for url in &source.urls {
-        match fetch::download(id, url, source.size_bytes).await {
-            Ok(fetched) if source.sha256.as_ref().is_none_or(|sha256| *sha256 == fetched.sha256) => {
-                return Ok(fetched);
-            }
-            Ok(fetched) => last_error = wrong_checksum(url, source, &fetched),
-            Err(error) if error.code == "cancelled" => return Err(error),
-            Err(error) => last_error = error,
-        }
-    }
-    Err(last_error)
-}
-
-fn wrong_checksum(url: &str, source: &ModelSource, fetched: &Fetched) -> ErrorReport {
+fn wrong_checksum(source: &ModelSource, address: &str, sha256: &str, n_bytes: u64) -> ErrorReport {
     let wanted = source.sha256.as_deref().unwrap_or_default();
     ErrorReport {
-        detail: Some(format!("sha256 {}, expected {wanted}, {} bytes", fetched.sha256, fetched.bytes.len())),
+        detail: Some(format!("sha256 {sha256}, expected {wanted}, {n_bytes} bytes")),
         ..post::error(
             "checksum",
             &format!(
-                "what {url} gave is not {}: its checksum is wrong, so it was not loaded; try again",
+                "what {address} gave is not {}: its checksum is wrong, so it was not loaded; try again",
                 source.id
             ),
         )
     }
-}
-
-/// Configuration, tokenizer and weights.
-async fn read_folder(id: RequestId, source: &ModelSource) -> Result<[Fetched; 3], ErrorReport> {
-    let folder = source.urls.first().map(String::as_str).unwrap_or_default();
-    let file = async |name: &str| fetch::download(id, &format!("{folder}/{name}"), None).await;
-    Ok([file("config.json").await?, file("tokenizer.json").await?, file("model.safetensors").await?])
 }
 
 /// Tells how long each of several things takes.

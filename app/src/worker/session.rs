@@ -112,6 +112,12 @@ impl Session {
             (other.engine.clone(), other.cpu.clone(), other.origin.clone());
     }
 
+    /// Host memory that the loaded model's weights take, bytes.
+    pub fn weight_bytes(&self) -> usize {
+        let engines = self.engine.iter().chain(&self.cpu);
+        engines.map(|engine| engine.weight_bytes()).sum()
+    }
+
     /// What is loaded, for the page.
     pub fn loaded(&self) -> Option<Reply> {
         let Origin { report, cached, cache_note, .. } = self.origin.clone()?;

@@ -1,6 +1,8 @@
 //! The `headlight` command line: the core's requests and reports as JSON on stdout. The one part of this crate that
 //! reads files and the clock.
 
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
@@ -620,23 +622,25 @@ impl ModelArg {
     fn load(&self, backend: BackendArg) -> anyhow::Result<Engine> {
         let path = find_model(&self.model)?;
         let name = path.file_stem().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
-        let loading = if path.is_dir() {
-            let read = |name: &str| read_file(&path.join(name));
-            Loading::from_folder(&read("config.json")?, &read("tokenizer.json")?, read_shards(&path)?, &name)
-        } else {
-            Loading::from_gguf(read_file(&path)?, &name)
-        };
         let loaded = || format!("{} cannot be loaded", path.display());
-        let loading = loading.with_context(loaded)?;
         let gpu = match backend {
             BackendArg::Cpu => None,
             BackendArg::Webgpu => Some(open_gpu(Wanted { software: true, ..Wanted::default() })?),
             BackendArg::Auto => open_gpu(Wanted::default()).ok(),
         };
-        let Some(gpu) = gpu else { return loading.finish().with_context(loaded) };
-        let devices = vec![Device::default(), Device::WebGpu(gpu.into())];
-        let mut engines = loading.onto(devices).finish_all().with_context(loaded)?;
-        let (Some(gpu), Some(cpu)) = (engines.pop(), engines.pop()) else { unreachable!("two devices") };
+        let gpu = gpu.map(|gpu| Device::WebGpu(gpu.into()));
+        let devices = [Device::default()].into_iter().chain(gpu).collect();
+        let loading = if path.is_dir() {
+            let read = |name: &str| read_file(&path.join(name));
+            let (config, tokenizer, shards) =
+                (read("config.json")?, read("tokenizer.json")?, read_shards(&path)?);
+            Loading::from_folder(&config, &tokenizer, shards, &name).with_context(loaded)?.onto(devices)
+        } else {
+            arrived(&path, &name, devices)?
+        };
+        let mut engines = loading.finish_all().with_context(loaded)?.into_iter();
+        let (cpu, gpu) = (engines.next().context("the CPU is always one of the devices")?, engines.next());
+        let Some(gpu) = gpu else { return Ok(cpu) };
         let test = pollster::block_on(gpu.self_test(&cpu))?;
         let is_faster = || anyhow::Ok(seconds_of_a_run(&gpu)? < seconds_of_a_run(&cpu)?);
         match backend {
@@ -649,6 +653,25 @@ impl ModelArg {
                 test.tolerance
             ),
         }
+    }
+}
+
+/// Bytes of a file that are read at a time.
+const PIECE_BYTES: u64 = 1 << 20;
+
+/// A GGUF file, piece by piece.
+fn arrived(path: &Path, name: &str, devices: Vec<Device>) -> anyhow::Result<Loading> {
+    let cannot_read = || format!("{} cannot be read", path.display());
+    let mut file = File::open(path).with_context(cannot_read)?;
+    let size_bytes = file.metadata().with_context(cannot_read)?.len();
+    let mut loading = Loading::gguf(name, Some(size_bytes)).onto(devices);
+    loop {
+        let mut piece = Vec::new();
+        if (&mut file).take(PIECE_BYTES).read_to_end(&mut piece).with_context(cannot_read)? == 0 {
+            return Ok(loading);
+        }
+        loading.feed(piece);
+        while !loading.step().with_context(|| format!("{} cannot be loaded", path.display()))? {}
     }
 }
 

@@ -9,29 +9,68 @@ use crate::backend::Device;
 use crate::error::Error;
 use crate::forward::Upload;
 use crate::model::folder::FolderCheckpoint;
-use crate::model::gguf::GgufCheckpoint;
-use crate::model::{Checkpoint, ModelConfig};
+use crate::model::gguf::GgufStream;
+use crate::model::{ModelConfig, StoredTensor, Weight};
 use crate::report::ModelInfo;
 use crate::tokenizer::Tokenizer;
 
 /// A model on its way from bytes into the engine.
 pub struct Loading {
-    checkpoint: Box<dyn Checkpoint>,
+    source: Source,
+    /// Where the weights are to go.
+    devices: Vec<Device>,
+    /// What is known once the model's sizes are.
+    opened: Option<Opened>,
+}
+
+/// Where tensors come from.
+enum Source {
+    /// Files that are there.
+    Folder { checkpoint: FolderCheckpoint, todo: std::iter::Enumerate<std::vec::IntoIter<Weight>> },
+    /// A file that arrives.
+    Gguf { stream: GgufStream, hash: Sha256, name: String },
+}
+
+struct Opened {
+    config: ModelConfig,
     tokenizer: Tokenizer,
+    /// Without the weights' sha256 as long as they have not all arrived.
     info: ModelInfo,
-    /// Where the weights go, the devices after each other.
+    /// Where the weights go, the devices beside each other.
     uploads: Vec<(Device, Upload<Device>)>,
     n_tensors: usize,
 }
 
+impl Opened {
+    fn new(
+        config: ModelConfig,
+        tokenizer: Tokenizer,
+        sha256: String,
+        name: &str,
+        devices: &[Device],
+    ) -> Self {
+        let info = model_info(&config, &tokenizer, sha256, name);
+        let n_tensors = config.tensors().len();
+        Self { uploads: uploads(&config, devices), config, tokenizer, info, n_tensors }
+    }
+
+    fn take(&mut self, index: usize, tensor: &StoredTensor<'_>) {
+        self.uploads.iter_mut().for_each(|(device, upload)| upload.take(device, index, tensor));
+    }
+}
+
+fn uploads(config: &ModelConfig, devices: &[Device]) -> Vec<(Device, Upload<Device>)> {
+    devices.iter().map(|device| (device.clone(), Upload::new(config))).collect()
+}
+
 impl Loading {
-    /// Opens a GGUF file: header, tokenizer and the presence of every tensor are checked here. `name` is shown
-    /// when the file names itself nowhere.
-    pub fn from_gguf(bytes: Vec<u8>, name: &str) -> Result<Self, Error> {
-        let checkpoint = GgufCheckpoint::open(bytes)?;
-        let tokenizer = Tokenizer::from_gguf(&checkpoint.metadata(), checkpoint.config().d_vocab)?;
-        let sha256 = sha256_hex([checkpoint.bytes()]);
-        Ok(Self::new(Box::new(checkpoint), tokenizer, sha256, name))
+    /// Waits for the bytes of a GGUF file, which [`Self::feed`] brings; each tensor is taken when its last byte has arrived, and what was
+    /// taken is held no longer. `size_bytes` is how long the file is said to be, where anyone says: without it the file is held whole.
+    /// `name` is shown when the file names itself nowhere.
+    pub fn gguf(name: &str, size_bytes: Option<u64>) -> Self {
+        let stream = GgufStream::new(size_bytes);
+        let source = Source::Gguf { stream, hash: Sha256::new(), name: name.to_owned() };
+        Self { source, devices: vec![Device::default()], opened: None }
     }
 
     /// Opens a Hugging Face folder's files: `config.json`, `tokenizer.json` and the safetensors shards.
@@ -42,74 +81,107 @@ impl Loading {
         name: &str,
     ) -> Result<Self, Error> {
         let checkpoint = FolderCheckpoint::open(config_json, shards)?;
-        let tokenizer =
-            Tokenizer::from_json(tokenizer_json, checkpoint.bos_id(), checkpoint.config().d_vocab)?;
-        let sha256 = sha256_hex(checkpoint.shards().iter().map(Vec::as_slice));
-        Ok(Self::new(Box::new(checkpoint), tokenizer, sha256, name))
-    }
-
-    fn new(checkpoint: Box<dyn Checkpoint>, tokenizer: Tokenizer, sha256: String, name: &str) -> Self {
-        let config = checkpoint.config();
-        let info = model_info(config, &tokenizer, sha256, name);
-        let n_tensors = config.tensors().len();
-        Self { checkpoint, tokenizer, info, uploads: Vec::new(), n_tensors }.onto(vec![Device::default()])
+        let config = checkpoint.config().clone();
+        let tokenizer = Tokenizer::from_json(tokenizer_json, checkpoint.bos_id(), config.d_vocab)?;
+        let mut hash = Sha256::new();
+        checkpoint.shards().iter().for_each(|shard| hash.update(shard));
+        let sha256 = hex(&hash.finalize());
+        let todo = config.tensors().into_iter().enumerate();
+        let devices = vec![Device::default()];
+        let opened = Opened::new(config, tokenizer, sha256, name, &devices);
+        Ok(Self { source: Source::Folder { checkpoint, todo }, devices, opened: Some(opened) })
     }
 
     /// Where the weights are to go: the CPU, unless this says otherwise before the first step.
     pub fn onto(mut self, devices: Vec<Device>) -> Self {
-        let upload = |device| (device, Upload::new(self.checkpoint.config()));
-        self.uploads = devices.into_iter().map(upload).collect();
-        self
+        if let Some(opened) = &mut self.opened {
+            opened.uploads = uploads(&opened.config, &devices);
+        }
+        Self { devices, ..self }
     }
 
-    /// What is being loaded.
-    pub fn info(&self) -> &ModelInfo {
-        &self.info
+    /// The next bytes of a file that arrives; steps take them in.
+    ///
+    /// # Panics
+    /// Of a folder, whose files are there.
+    pub fn feed(&mut self, bytes: Vec<u8>) {
+        let Source::Gguf { stream, hash, .. } = &mut self.source else {
+            panic!("a folder's files are there")
+        };
+        hash.update(&bytes);
+        stream.feed(bytes);
+    }
+
+    /// No more bytes come; steps say what is missing. Of a folder, nothing was to come.
+    pub fn end(&mut self) {
+        if let Source::Gguf { stream, .. } = &mut self.source {
+            stream.end();
+        }
+    }
+
+    /// Whether the model's sizes are known, and its tensors are being taken.
+    pub fn is_open(&self) -> bool {
+        self.opened.is_some()
     }
 
     /// Tensors taken.
     pub fn n_done(&self) -> usize {
-        self.uploads.iter().map(|(_, upload)| upload.n_done()).sum()
+        let uploads = self.opened.iter().flat_map(|opened| &opened.uploads);
+        uploads.map(|(_, upload)| upload.n_done()).sum()
     }
 
-    /// Tensors in all.
+    /// Tensors in all; 0 before they are known.
     pub fn n_total(&self) -> usize {
-        self.n_tensors * self.uploads.len()
+        self.opened.as_ref().map_or(0, |opened| opened.n_tensors * opened.uploads.len())
     }
 
-    /// Takes one tensor; true when none was left.
+    /// Reads the header or takes one tensor; true when that has to wait for more bytes, or nothing was left. Header, tokenizer and the
+    /// presence of every tensor are checked before a tensor is taken.
     pub fn step(&mut self) -> Result<bool, Error> {
-        for (device, upload) in &mut self.uploads {
-            if !upload.step(device, self.checkpoint.as_ref())? {
-                return Ok(false);
+        match (&mut self.source, &mut self.opened) {
+            (Source::Folder { checkpoint, todo }, Some(opened)) => {
+                let Some((index, weight)) = todo.next() else { return Ok(true) };
+                opened.take(index, &StoredTensor::Full(checkpoint.tensor(weight)?));
             }
+            (Source::Gguf { stream, .. }, Some(opened)) => {
+                let Some((place, bytes)) = stream.next_tensor()? else { return Ok(true) };
+                let tensor = place.read(&opened.config, bytes)?;
+                opened.take(place.index, &tensor);
+            }
+            (Source::Gguf { stream, name, .. }, None) => {
+                let Some(header) = stream.header()? else { return Ok(true) };
+                let config = header.config().clone();
+                let tokenizer = Tokenizer::from_gguf(&header.metadata(), config.d_vocab)?;
+                self.opened = Some(Opened::new(config, tokenizer, String::new(), name, &self.devices));
+            }
+            (Source::Folder { .. }, None) => unreachable!("a folder is opened when its files are there"),
         }
-        Ok(true)
+        Ok(false)
     }
 
-    /// Takes what is left and gives the engine of the first device.
+    /// Takes what is left and gives the engine of the first device; no more bytes come.
     pub fn finish(self) -> Result<Engine, Error> {
         Ok(self.finish_all()?.remove(0))
     }
 
-    /// Takes what is left and gives an engine for each device; the file's bytes are dropped.
+    /// Takes what is left and gives an engine for each device; no more bytes come.
     pub fn finish_all(mut self) -> Result<Vec<Engine>, Error> {
+        self.end();
         while !self.step()? {}
-        let tokenizer = Rc::new(self.tokenizer);
+        let Opened { config, tokenizer, mut info, uploads, .. } =
+            self.opened.expect("a file that has ended has a header, or was refused");
+        if let Source::Gguf { hash, .. } = self.source {
+            info.sha256 = hex(&hash.finalize());
+        }
+        let tokenizer = Rc::new(tokenizer);
         let engine = |(backend, upload): (Device, Upload<Device>)| Engine {
             backend,
-            model: Rc::new(upload.finish(self.checkpoint.config().clone())),
+            model: Rc::new(upload.finish(config.clone())),
             tokenizer: Rc::clone(&tokenizer),
-            info: self.info.clone(),
+            info: info.clone(),
         };
-        Ok(self.uploads.into_iter().map(engine).collect())
+        Ok(uploads.into_iter().map(engine).collect())
     }
-}
-
-fn sha256_hex<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> String {
-    let mut hash = Sha256::new();
-    parts.into_iter().for_each(|part| hash.update(part));
-    hex(&hash.finalize())
 }
 
 /// Lengths keep two vocabularies apart that read alike when written one token after another.

@@ -2,50 +2,56 @@
 
 use super::LoadedModel;
 use crate::backend::Backend;
-use crate::model::{Block, Checkpoint, Mlp, Model, ModelConfig, ModelError, Weight};
+use crate::model::{Block, Mlp, Model, ModelConfig, StoredTensor};
 
-/// Takes a checkpoint's tensors into a backend, one a step.
+/// Takes a checkpoint's tensors into a backend, in any order.
 pub struct Upload<B: Backend> {
-    todo: std::vec::IntoIter<Weight>,
-    matrices: Vec<B::Matrix>,
-    vectors: Vec<B::Buffer>,
+    /// By their place among [`ModelConfig::tensors`].
+    tensors: Vec<Option<Uploaded<B>>>,
+}
+
+enum Uploaded<B: Backend> {
+    Matrix(B::Matrix),
+    Vector(B::Buffer),
 }
 
 impl<B: Backend> Upload<B> {
     /// Nothing uploaded yet.
     pub fn new(config: &ModelConfig) -> Self {
-        Self { todo: config.tensors().into_iter(), matrices: Vec::new(), vectors: Vec::new() }
+        Self { tensors: config.tensors().iter().map(|_| None).collect() }
     }
 
     /// Tensors taken so far.
     pub fn n_done(&self) -> usize {
-        self.matrices.len() + self.vectors.len()
+        self.tensors.iter().flatten().count()
     }
 
-    /// Takes one tensor; true when none was left.
-    pub fn step(&mut self, backend: &B, checkpoint: &dyn Checkpoint) -> Result<bool, ModelError> {
-        let Some(weight) = self.todo.next() else { return Ok(true) };
-        if let Some(matrix) = checkpoint.quantized(weight) {
-            self.matrices.push(backend.quantized_matrix(&matrix));
-            return Ok(false);
-        }
-        let tensor = checkpoint.tensor(weight)?;
-        if tensor.shape.len() == 1 {
-            self.vectors.push(backend.vector(&tensor));
-        } else {
-            self.matrices.push(backend.matrix(&tensor));
-        }
-        Ok(false)
+    /// Takes the tensor that is the `index`th among [`ModelConfig::tensors`].
+    ///
+    /// # Panics
+    /// When there are not so many.
+    pub fn take(&mut self, backend: &B, index: usize, tensor: &StoredTensor<'_>) {
+        self.tensors[index] = Some(match tensor {
+            StoredTensor::Quantized(matrix) => Uploaded::Matrix(backend.quantized_matrix(matrix)),
+            StoredTensor::Full(tensor) if tensor.shape.len() == 1 => Uploaded::Vector(backend.vector(tensor)),
+            StoredTensor::Full(tensor) => Uploaded::Matrix(backend.matrix(tensor)),
+        });
     }
 
     /// The model, once every tensor is in.
     ///
     /// # Panics
-    /// When tensors are missing: callers step until nothing is left.
+    /// When tensors are missing: callers take every one.
     pub fn finish(self, config: ModelConfig) -> LoadedModel<B> {
-        let mut matrices = self.matrices.into_iter();
-        let mut vectors = self.vectors.into_iter();
-        // Both come in the order of `ModelConfig::tensors`.
+        // As they follow each other in `ModelConfig::tensors`.
+        let (mut matrices, mut vectors) = (Vec::new(), Vec::new());
+        for tensor in self.tensors {
+            match tensor.expect("every tensor was taken") {
+                Uploaded::Matrix(matrix) => matrices.push(matrix),
+                Uploaded::Vector(vector) => vectors.push(vector),
+            }
+        }
+        let (mut matrices, mut vectors) = (matrices.into_iter(), vectors.into_iter());
         let mut matrix = || matrices.next().expect("every matrix was uploaded");
         let mut vector = || vectors.next().expect("every vector was uploaded");
         let w_e = matrix();

@@ -3,7 +3,7 @@
 use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
 
-use super::{BlockWeight, Checkpoint, ModelConfig, ModelError, Weight, check_shape};
+use super::{BlockWeight, ModelConfig, ModelError, Weight, check_shape};
 use crate::ids::TokenId;
 use crate::tensor::HostTensor;
 
@@ -53,14 +53,14 @@ impl FolderCheckpoint {
         }
         Err(ModelError::MissingTensor(name.to_owned()))
     }
-}
 
-impl Checkpoint for FolderCheckpoint {
-    fn config(&self) -> &ModelConfig {
+    /// Its sizes, already checked.
+    pub fn config(&self) -> &ModelConfig {
         &self.config
     }
 
-    fn tensor(&self, weight: Weight) -> Result<HostTensor, ModelError> {
+    /// Reads one tensor as f32.
+    pub fn tensor(&self, weight: Weight) -> Result<HostTensor, ModelError> {
         let name = tensor_name(weight);
         let data = self.find(&name, |dtype, _, bytes| to_f32(&name, dtype, bytes))??;
         Ok(HostTensor::new(weight.shape(&self.config), data))

@@ -1,44 +1,65 @@
-//! Reads Llama-family GGUF files: config and tensors. The container and every quantised type are candle's work.
+//! Reads Llama-family GGUF files: config and tensors. The container and every quantised type are candle's work; how the file's bytes
+//! come is `stream`'s.
 //!
 //! GGUF stores the q and k rows of Llama models permuted for RoPE on interleaved pairs; they are put back, so that
 //! everything above knows one RoPE only (half-split).
 
+mod stream;
+
+pub use stream::GgufStream;
+
 use std::borrow::Cow;
-use std::io::Cursor;
+use std::io::{Cursor, Read, Seek, SeekFrom};
+use std::ops::Range;
 
 use candle_core::Device;
 use candle_core::quantized::GgmlDType;
-use candle_core::quantized::gguf_file::{Content, Value};
+use candle_core::quantized::gguf_file::{Content, TensorInfo, Value};
 
-use super::{BlockWeight, Checkpoint, ModelConfig, ModelError, Weight, check_shape};
+use super::{BlockWeight, ModelConfig, ModelError, StoredTensor, Weight, check_shape};
 use crate::tensor::HostTensor;
-use crate::tensor::quantized::{QuantKind, QuantizedMatrix};
+use crate::tensor::quantized::{QUANT_BLOCK, QuantKind, QuantizedMatrix};
 
-/// An opened GGUF file: its bytes and parsed header.
-pub struct GgufCheckpoint {
-    bytes: Vec<u8>,
+/// A GGUF file's header.
+pub struct GgufHeader {
     content: Content,
     config: ModelConfig,
+    places: Vec<TensorPlace>,
 }
 
-impl GgufCheckpoint {
-    /// Parses the header and checks that every tensor the model needs is there, in the right shape and whole.
-    pub fn open(bytes: Vec<u8>) -> Result<Self, ModelError> {
-        refuse_html(&bytes)?;
-        if !bytes.starts_with(b"GGUF") {
-            let start = String::from_utf8_lossy(&bytes[..bytes.len().min(4)]).into_owned();
-            return Err(ModelError::NotGguf(format!("it starts with {start:?} instead of \"GGUF\"")));
-        }
-        let content = Content::read(&mut Cursor::new(&bytes)).map_err(|error| {
-            ModelError::Truncated(format!("its header cannot be read: {}", first_line(&error)))
-        })?;
+/// Where in the file a tensor is, and how it is stored.
+pub struct TensorPlace {
+    /// Its place among [`ModelConfig::tensors`].
+    pub index: usize,
+    /// From its first byte to behind its last.
+    pub bytes: Range<u64>,
+    weight: Weight,
+    info: TensorInfo,
+}
+
+impl GgufHeader {
+    /// Reads the header from the first bytes of a file of `size_bytes`, and checks that every tensor the model needs is listed, in the
+    /// right shape. `None` when these bytes do not say it all; when they are all that there is, that is an error.
+    pub fn read(start: &[u8], size_bytes: u64) -> Result<Option<Self>, ModelError> {
+        let is_all = start.len() as u64 >= size_bytes;
+        let content = match Content::read(&mut Beginning { start, size_bytes, position: 0 }) {
+            Ok(content) => content,
+            Err(_) if !is_all => return Ok(None),
+            Err(error) => {
+                let told = format!("its header cannot be read: {}", first_line(&error));
+                return Err(ModelError::Truncated(told));
+            }
+        };
         let config = read_config(&content)?;
         config.check()?;
-        let checkpoint = Self { bytes, content, config };
-        for weight in checkpoint.config.tensors() {
-            checkpoint.check_tensor(weight)?;
+        let mut places: Vec<TensorPlace> = (config.tensors().into_iter().enumerate())
+            .map(|(index, weight)| place_of(&content, &config, index, weight))
+            .collect::<Result<_, _>>()?;
+        places.sort_by_key(|place| place.bytes.start);
+        if let Some(pair) = places.windows(2).find(|pair| pair[1].bytes.start < pair[0].bytes.end) {
+            return Err(ModelError::Overlap(tensor_name(pair[1].weight)));
         }
-        Ok(checkpoint)
+        Ok(Some(Self { content, config, places }))
     }
 
     /// The file's metadata, for the tokenizer.
@@ -46,70 +67,103 @@ impl GgufCheckpoint {
         Metadata { content: &self.content }
     }
 
-    /// The whole file.
-    pub fn bytes(&self) -> &[u8] {
-        &self.bytes
-    }
-
-    fn check_tensor(&self, weight: Weight) -> Result<(), ModelError> {
-        let name = tensor_name(weight);
-        let info =
-            self.content.tensor_infos.get(&name).ok_or_else(|| ModelError::MissingTensor(name.clone()))?;
-        check_shape(&name, info.shape.dims(), weight, &self.config)?;
-        let size = info.shape.elem_count() / info.ggml_dtype.block_size() * info.ggml_dtype.type_size();
-        let end = self.content.tensor_data_offset.saturating_add(info.offset).saturating_add(size as u64);
-        if end > self.bytes.len() as u64 {
-            return Err(ModelError::Truncated(format!(
-                "tensor {name} ends at byte {end}, the file at {}",
-                self.bytes.len()
-            )));
-        }
-        Ok(())
+    /// The model's sizes, already checked.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
     }
 }
 
-impl Checkpoint for GgufCheckpoint {
-    fn config(&self) -> &ModelConfig {
-        &self.config
-    }
+/// Where a tensor is, once its shape is seen to be the right one.
+fn place_of(
+    content: &Content,
+    config: &ModelConfig,
+    index: usize,
+    weight: Weight,
+) -> Result<TensorPlace, ModelError> {
+    let name = tensor_name(weight);
+    let Some(TensorInfo { shape, offset, ggml_dtype }) = content.tensor_infos.get(&name) else {
+        return Err(ModelError::MissingTensor(name));
+    };
+    check_shape(&name, shape.dims(), weight, config)?;
+    let n_values = shape.dims().iter().fold(1u64, |n, &extent| n.saturating_mul(extent as u64));
+    let n_blocks = n_values / ggml_dtype.block_size() as u64;
+    let start = content.tensor_data_offset.saturating_add(*offset);
+    let end = start.saturating_add(n_blocks.saturating_mul(ggml_dtype.type_size() as u64));
+    let info = TensorInfo { shape: shape.clone(), offset: 0, ggml_dtype: *ggml_dtype };
+    Ok(TensorPlace { index, bytes: start..end, weight, info })
+}
 
-    fn tensor(&self, weight: Weight) -> Result<HostTensor, ModelError> {
-        let name = tensor_name(weight);
+impl TensorPlace {
+    /// The tensor of these bytes.
+    pub fn read<'a>(&self, config: &ModelConfig, bytes: &'a [u8]) -> Result<StoredTensor<'a>, ModelError> {
+        if let Some(matrix) = self.quantized(config, bytes) {
+            return Ok(StoredTensor::Quantized(matrix));
+        }
         let read = || {
-            let tensor = self.content.tensor(&mut Cursor::new(&self.bytes), &name, &Device::Cpu)?;
+            let tensor = self.info.read(&mut Cursor::new(bytes), 0, &Device::Cpu)?;
             tensor.dequantize(&Device::Cpu)?.flatten_all()?.to_vec1::<f32>()
         };
-        let data = read()
-            .map_err(|error| ModelError::Truncated(format!("tensor {name}: {}", first_line(&error))))?;
-        let data = match weight {
+        let data = read().map_err(|error| {
+            ModelError::Truncated(format!("tensor {}: {}", tensor_name(self.weight), first_line(&error)))
+        })?;
+        let data = match self.weight {
             Weight::Block(_, BlockWeight::Q | BlockWeight::K) => {
-                unpermute_rows(&data, self.config.d_head, self.config.d_model)
+                unpermute_rows(&data, config.d_head, config.d_model)
             }
             _ => data,
         };
-        Ok(HostTensor::new(weight.shape(&self.config), data))
+        Ok(StoredTensor::Full(HostTensor::new(self.weight.shape(config), data)))
     }
 
-    fn quantized(&self, weight: Weight) -> Option<QuantizedMatrix<'_>> {
-        let info = self.content.tensor_infos.get(&tensor_name(weight))?;
-        let kind = match info.ggml_dtype {
+    /// The matrix as the file stores it, where the engine keeps it so.
+    fn quantized<'a>(&self, config: &ModelConfig, rows: &'a [u8]) -> Option<QuantizedMatrix<'a>> {
+        let kind = match self.info.ggml_dtype {
             GgmlDType::Q4_0 => QuantKind::Q4_0,
             GgmlDType::Q4_1 => QuantKind::Q4_1,
             GgmlDType::Q8_0 => QuantKind::Q8_0,
             _ => return None,
         };
-        let [n_out, n_in] = *info.shape.dims() else { return None };
-        let start = usize::try_from(self.content.tensor_data_offset + info.offset).ok()?;
-        let matrix = QuantizedMatrix { kind, n_in, rows: Cow::Borrowed(&self.bytes[start..]) };
+        let [_, n_in] = *self.info.shape.dims() else { return None };
+        if !n_in.is_multiple_of(QUANT_BLOCK) {
+            return None;
+        }
+        let matrix = QuantizedMatrix { kind, n_in, rows: Cow::Borrowed(rows) };
         let row_bytes = matrix.row_bytes();
-        let rows = &self.bytes[start..][..n_out * row_bytes];
-        let rows = match weight {
+        match self.weight {
             Weight::Block(_, BlockWeight::Q | BlockWeight::K) => {
-                Cow::Owned(unpermute_rows(rows, self.config.d_head, row_bytes))
+                let rows = Cow::Owned(unpermute_rows(rows, config.d_head, row_bytes));
+                Some(QuantizedMatrix { rows, ..matrix })
             }
-            _ => Cow::Borrowed(rows),
+            _ => Some(matrix),
+        }
+    }
+}
+
+/// The first bytes of a file, to a reader that asks how long all of it is.
+struct Beginning<'a> {
+    start: &'a [u8],
+    size_bytes: u64,
+    position: u64,
+}
+
+impl Read for Beginning<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let position = usize::try_from(self.position).unwrap_or(usize::MAX).min(self.start.len());
+        let n_read = (&self.start[position..]).read(buffer)?;
+        self.position += n_read as u64;
+        Ok(n_read)
+    }
+}
+
+impl Seek for Beginning<'_> {
+    fn seek(&mut self, to: SeekFrom) -> std::io::Result<u64> {
+        let position = match to {
+            SeekFrom::Start(position) => Some(position),
+            SeekFrom::End(offset) => self.size_bytes.checked_add_signed(offset),
+            SeekFrom::Current(offset) => self.position.checked_add_signed(offset),
         };
-        Some(QuantizedMatrix { rows, ..matrix })
+        self.position = position.ok_or(std::io::ErrorKind::InvalidInput)?;
+        Ok(self.position)
     }
 }
 
