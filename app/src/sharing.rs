@@ -53,8 +53,8 @@ pub fn is_long(model: &ModelInfo, request: &SweepRequest) -> bool {
 /// copy of the weights takes.
 fn borne(machine: Machine, weight_bytes: u64) -> (usize, String) {
     let memory_gib = machine.memory_gib.unwrap_or(UNTOLD_MEMORY_GIB);
-    // A worker that loads a model holds its file as well.
-    let copy_bytes = (2 * weight_bytes.max(1)) as f64;
+    // A worker that loads a model holds the file's largest tensor as well.
+    let copy_bytes = weight_bytes.max(1) as f64 * 4.0 / 3.0;
     let n_copies = (memory_gib * (1u64 << 30) as f64 * MEMORY_SHARE / copy_bytes) as usize;
     let (n_cores, n_fitting) = (machine.n_cores.max(1), 1 + n_copies);
     if n_cores.min(n_fitting) > MAX_WORKERS {

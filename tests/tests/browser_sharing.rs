@@ -183,5 +183,7 @@ async fn two_views_of_smollm2_share_its_memory_and_its_download() -> anyhow::Res
     }
     ensure!(costs[0].0 == 1 && costs[1].0 == 2, "downloads: {costs:?}");
     ensure!(costs[0].1 < 0.6 * costs[1].1, "memory: {costs:?}");
+    // The weights take 112 MB, and the file's 98 MB are never beside them.
+    ensure!(costs[0].1 < 180e6, "memory: {costs:?}");
     Ok(())
 }

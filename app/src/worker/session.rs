@@ -193,7 +193,8 @@ impl Session {
 /// Answers one call. Where the graphics device fails, another engine takes over and answers it.
 pub async fn answer(session: &RefCell<Session>, id: RequestId, call: Call) -> Result<Reply, ErrorReport> {
     loop {
-        let engine = session.borrow().engine.clone();
+        // A load is to be able to let go of the model before.
+        let engine = session.borrow().engine.clone().filter(|_| !matches!(call, Call::Load { .. }));
         match answer_once(session, id, call.clone()).await {
             Err(error) if error.code.starts_with("device_") => recover(session, engine, error).await?,
             answer => return answer,
