@@ -290,9 +290,8 @@ mod tests {
 
     #[test]
     fn one_chooses_among_as_many_workers_as_there_are_cores() {
-        let choices = |chosen, n_cores| {
-            super::choices(chosen, Machine { n_cores, memory_gib: None }).collect::<Vec<_>>()
-        };
+        let choices =
+            |chosen, n_cores| choices(chosen, Machine { n_cores, memory_gib: None }).collect::<Vec<_>>();
         assert_eq!(choices(None, 3), [1, 2, 3]);
         assert_eq!(choices(Some(2), 1), [1, 2], "what was chosen elsewhere");
         assert_eq!((choices(None, 0), choices(None, 64).len()), (vec![1], 16));

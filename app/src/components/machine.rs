@@ -60,7 +60,7 @@ fn WorkersMenu() -> impl IntoView {
         let (n_workers, why) = state.workers()?;
         let noun = if n_workers == 1 { "one worker".to_owned() } else { format!("{n_workers} workers") };
         Some(format!(
-            "Sweeps and detectors that take long run on {noun}: {why}. The numbers are the same, bit for bit."
+            "Sweeps and detectors that take long run on {noun}: {why}. Any number of workers gives the same numbers, bit for bit."
         ))
     });
     view! {
