@@ -166,7 +166,8 @@ impl Session {
         if let Some(gpu) = gpu.filter(|gpu| software || !gpu.is_software()) {
             return Ok(gpu);
         }
-        let opened = within_ms(MAX_OPENING_MS, WebGpu::open(Wanted { software, broken })).await;
+        let opened =
+            within_ms(MAX_OPENING_MS, WebGpu::open(Wanted { software, broken, ..Wanted::default() })).await;
         let opened = opened.ok_or("this machine's graphics device did not answer")?;
         let gpu = Rc::new(opened.map_err(|error| error.to_string())?);
         session.borrow_mut().gpu = Some(Rc::clone(&gpu));
