@@ -27,7 +27,7 @@ pub async fn open(options: BrowserOptions) -> anyhow::Result<Browser> {
     if on_gpu {
         choose(&browser, "backend-choice", "webgpu").await?;
         let badge = by_id("engine-badge");
-        browser.wait_until(&format!("{badge}.textContent.includes('WebGPU')"), LONG).await?;
+        browser.wait_until(&format!("{badge}.title.includes('webgpu-f32')"), LONG).await?;
         browser.wait_until("document.querySelector('[data-testid=\"next-token-0\"]') !== null", SOON).await?;
     }
     Ok(browser)

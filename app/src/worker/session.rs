@@ -219,7 +219,8 @@ async fn recover(
     // A device that failed is opened anew, if at all.
     session.borrow_mut().gpu = None;
     let Some(cpu) = session.borrow().cpu.clone() else { return Err(error) };
-    if error.code == "device_lost"
+    // A device that is gone may refuse what it is asked before anybody is told so.
+    if error.code != "device_memory"
         && session.borrow().n_reopened == 0
         && let Some(engine) = reopen(session, &cpu, &error).await
     {

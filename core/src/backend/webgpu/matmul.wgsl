@@ -144,17 +144,19 @@ fn store(row: u32, first_out: u32, column: u32, sums: vec4<f32>) {
 // since some compilers keep an array of them in memory.
 @compute @workgroup_size(16, N_THREAD_ROWS)
 fn matmul(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) at: vec3<u32>) {
+    // Not read out of `place`: one member of it differs by thread, and compilers then take all of them to.
+    let depth = select(SMALL_DEPTH, 4u, IS_LARGE);
     var place: Place;
     place.thread = at.y * 16u + at.x;
     place.n_threads = select(128u, 256u, IS_LARGE);
-    place.depth = select(SMALL_DEPTH, 4u, IS_LARGE);
+    place.depth = depth;
     place.stride = select(SMALL_STRIDE, 5u, IS_LARGE);
     place.w_start = select(SMALL_SECOND, 640u, IS_LARGE);
     let first_row = group.y * select(32u, 128u, IS_LARGE);
     let first_out = group.x * 64u;
     var sums = mat4x4<f32>();
     var more_sums = mat4x4<f32>();
-    for (var first = 0u; first < product.n_in; first += place.depth * 4u) {
+    for (var first = 0u; first < product.n_in; first += depth * 4u) {
         load_x(0u, place, first_row, first);
         load_x(1u, place, first_row, first);
         if N_WORDS == 4u {
