@@ -124,16 +124,35 @@ pub fn n_detectors(n_workers: usize, model: &ModelInfo, request: &DetectRequest)
     n_workers.min(n_draws / least).max(1)
 }
 
-/// The detector in parts: as many draws for each worker, as far as that goes. A part of it alone is not divided further.
+/// The detector in parts: as much work for each worker, as far as draws can be told apart. A part of it alone is not divided further.
 pub fn draws_of(request: &DetectRequest, n_workers: usize) -> Vec<DetectRequest> {
     // Without a draw the engine says what is wrong with the request.
     let n_draws = request.n_draws().filter(|&n_draws| n_draws > 0 && request.draws.is_none());
     let (Some(n_draws), true) = (n_draws, n_workers > 1) else { return vec![request.clone()] };
     let n_workers = n_workers.min(n_draws);
-    let bound = |worker: usize| worker * n_draws / n_workers;
-    let part =
-        |worker: usize| DetectRequest { draws: Some(bound(worker)..bound(worker + 1)), ..request.clone() };
-    (0..n_workers).map(part).collect()
+    let bounds = match request.draw_costs() {
+        Some(costs) => even_bounds(&costs, n_workers),
+        None => (0..=n_workers).map(|worker| worker * n_draws / n_workers).collect(),
+    };
+    let part = |bounds: &[usize]| DetectRequest { draws: Some(bounds[0]..bounds[1]), ..request.clone() };
+    bounds.windows(2).map(part).collect()
+}
+
+/// Where to cut things in a row so that the parts cost about the same; no part is empty where there are enough things.
+fn even_bounds(costs: &[f64], n_parts: usize) -> Vec<usize> {
+    let all: f64 = costs.iter().sum();
+    let (mut bounds, mut sum) = (vec![0], 0.0);
+    for (index, cost) in costs.iter().enumerate() {
+        let n_cut = bounds.len();
+        let is_due = sum + cost / 2.0 >= all * n_cut as f64 / n_parts as f64;
+        let is_last_chance = costs.len() - index == n_parts - n_cut;
+        if n_cut < n_parts && index > bounds[n_cut - 1] && (is_due || is_last_chance) {
+            bounds.push(index);
+        }
+        sum += cost;
+    }
+    bounds.push(costs.len());
+    bounds
 }
 
 /// The sweep in parts. A layer costs what lies above it, so neighbours go to different workers.
@@ -355,6 +374,19 @@ mod tests {
         );
         let weights = DetectRequest { detector: "copying".to_owned(), ..many };
         assert_eq!((n_workers(&weights), draws_of(&weights, 3).len()), (1, 1));
+    }
+
+    #[test]
+    fn parts_cost_about_the_same() {
+        assert_eq!(even_bounds(&[1.0; 6], 3), [0, 2, 4, 6]);
+        assert_eq!(even_bounds(&[9.0, 1.0, 1.0, 1.0, 6.0], 2), [0, 1, 5]);
+        assert_eq!(even_bounds(&[1.0, 1.0, 1.0, 9.0], 3), [0, 2, 3, 4], "none is empty");
+        assert_eq!(even_bounds(&[9.0, 1.0, 1.0], 3), [0, 1, 2, 3]);
+        assert_eq!(even_bounds(&[0.0; 3], 2), [0, 1, 3]);
+        // Needles at the end are cheap: what comes before them was read with the prompt before.
+        let retrieval = DetectRequest { detector: "retrieval".to_owned(), ..DetectRequest::default() };
+        let parts: Vec<_> = draws_of(&retrieval, 2).into_iter().filter_map(|part| part.draws).collect();
+        assert_eq!(parts, [0..10, 10..15]);
     }
 
     #[test]

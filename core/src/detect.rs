@@ -304,10 +304,15 @@ pub fn findings(stimulus: String, of_draws: &[OfDraw]) -> Findings {
 /// refuses. The detector may be any of [`DOCS`], `sequences` are those given in place of its own.
 pub fn n_draws(doc: &Doc, sequences: Option<&[Vec<TokenId>]>, params: &Value) -> Option<usize> {
     if doc.id == retrieval::DETECTOR.doc.id {
-        return retrieval::n_prompts(params);
+        return retrieval::costs(params).map(|costs| costs.len());
     }
     let asked = || params.get("n_draws")?.as_u64().map(|n_draws| n_draws as usize);
     doc.reads_sequences().then(|| sequences.map(<[_]>::len).or_else(asked).unwrap_or(N_DRAWS))
+}
+
+/// What each draw of a detector's stimulus costs, in units of its own; `None` where all cost the same, or draws cannot be read apart.
+pub fn draw_costs(doc: &Doc, params: &Value) -> Option<Vec<f64>> {
+    (doc.id == retrieval::DETECTOR.doc.id).then(|| retrieval::costs(params)).flatten()
 }
 
 /// A detector at work.

@@ -235,9 +235,17 @@ pub struct DetectRequest {
 impl DetectRequest {
     /// Draws of the stimulus (prompts, of retrieval), where the detector's score is a mean over draws that can be read apart.
     pub fn n_draws(&self) -> Option<usize> {
+        detect::n_draws(self.doc()?, self.sequences.as_deref(), &self.params)
+    }
+
+    /// What each draw costs, in units of its own; `None` where all cost the same.
+    pub fn draw_costs(&self) -> Option<Vec<f64>> {
+        detect::draw_costs(self.doc()?, &self.params)
+    }
+
+    fn doc(&self) -> Option<&'static Doc> {
         let id = self.detector.replace('-', "_");
-        let doc = DOCS.iter().find(|doc| doc.id == id)?;
-        detect::n_draws(doc, self.sequences.as_deref(), &self.params)
+        DOCS.iter().find(|doc| doc.id == id)
     }
 }
 

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 
 use self::causal::{CausalParams, CausalTask, Contest, Question};
 use self::copies::recall;
-use self::haystack::{Haystacks, NEEDLES};
+use self::haystack::{Haystacks, NEEDLES, deepest_first};
 use self::texts::GivenText;
 use super::doc::{Doc, Threshold};
 use super::{Ask, DetectError, Detector, Draws, Findings, Ground, HeadTable, MAX_PARAM, OfDraw, Work};
@@ -72,6 +72,10 @@ const DEFAULT_LENGTHS: [usize; 1] = [256];
 const DEFAULT_DEPTHS: [f32; 5] = [0.0, 25.0, 50.0, 75.0, 100.0];
 /// Needles.
 const DEFAULT_N_NEEDLES: usize = 3;
+/// What question and answer cost, tokens: most are read one by one, each about five times as dear as in a long row.
+const ANSWER_COST: f64 = 120.0;
+/// Bytes that a token of English stands for, roughly.
+const BYTES_A_TOKEN: f64 = 4.0;
 /// A prompt succeeded when more than this share of the answer's token ids was generated (the authors' filter, which
 /// takes ROUGE-1 recall).
 const SUCCESS_RECALL: f32 = 0.5;
@@ -166,18 +170,35 @@ impl RetrievalWork {
     }
 }
 
-/// Prompts that a request's parameters name, where they can be read apart.
-pub(super) fn n_prompts(params: &Value) -> Option<usize> {
+/// What each prompt that a request's parameters name costs, in tokens read, where prompts can be read apart.
+pub(super) fn costs(params: &Value) -> Option<Vec<f64>> {
     let params: Params =
         if params.is_null() { Params::default() } else { Params::deserialize(params).ok()? };
     if params.causal.is_some() {
         return None;
     }
-    let given = params.prompts.as_ref().map(Vec::len).or(params.texts.as_ref().map(Vec::len));
-    let n_lengths = params.lengths.as_ref().map_or(DEFAULT_LENGTHS.len(), Vec::len);
-    let n_depths = params.depths.as_ref().map_or(DEFAULT_DEPTHS.len(), Vec::len);
-    let n_needles = params.n_needles.unwrap_or(DEFAULT_N_NEEDLES);
-    given.or_else(|| n_lengths.checked_mul(n_depths)?.checked_mul(n_needles))
+    let costs: Vec<f64> = match (&params.prompts, &params.texts) {
+        (Some(prompts), _) => {
+            let before = std::iter::once(&[][..]).chain(prompts.iter().map(|prompt| &prompt.ids[..]));
+            let pairs = prompts.iter().zip(before);
+            pairs.map(|(prompt, before)| (prompt.ids.len() - n_same(before, &prompt.ids)) as f64).collect()
+        }
+        (None, Some(texts)) => texts.iter().map(|text| text.n_bytes() as f64 / BYTES_A_TOKEN).collect(),
+        (None, None) => {
+            let lengths = params.lengths.unwrap_or_else(|| DEFAULT_LENGTHS.to_vec());
+            let depths = deepest_first(params.depths.as_deref().unwrap_or(&DEFAULT_DEPTHS));
+            let n_needles = params.n_needles.unwrap_or(DEFAULT_N_NEEDLES);
+            if n_needles > NEEDLES.len() {
+                return None;
+            }
+            // What comes before the needle is there from the prompt before.
+            let of_depth = |length: usize, depth: f32| length as f64 * (1.0 - f64::from(depth) / 100.0);
+            let of_length = |&length: &usize| depths.iter().map(move |&depth| of_depth(length, depth));
+            let costs = lengths.iter().flat_map(of_length);
+            costs.flat_map(|cost| std::iter::repeat_n(cost, n_needles)).collect()
+        }
+    };
+    Some(costs.into_iter().map(|cost| cost + ANSWER_COST).collect())
 }
 
 impl Params {

@@ -113,12 +113,18 @@ pub(super) struct Hidden {
     pub placement: Placement,
 }
 
+/// Depths in the order in which prompts are built.
+pub(super) fn deepest_first(depths: &[f32]) -> Vec<f32> {
+    let mut depths = depths.to_vec();
+    depths.sort_by(|a, b| b.total_cmp(a));
+    depths
+}
+
 impl Haystacks {
     /// Every prompt, deepest needles first: each then shares as long a beginning as it can with the one before it.
     pub fn build(&self, tokenizer: &Tokenizer) -> Result<Vec<Hidden>, DetectError> {
         let mut prompts = Vec::new();
-        let mut depths = self.depths.clone();
-        depths.sort_by(|a, b| b.total_cmp(a));
+        let depths = deepest_first(&self.depths);
         for &length in &self.lengths {
             let sentences = self.sentences(length, tokenizer)?;
             for &depth_percent in &depths {

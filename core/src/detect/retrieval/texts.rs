@@ -21,6 +21,11 @@ pub(super) struct GivenText {
 }
 
 impl GivenText {
+    /// Bytes that are read.
+    pub fn n_bytes(&self) -> usize {
+        self.text.len() + self.question.len()
+    }
+
     /// The prompt of the text with this number.
     pub fn prompt(
         &self,
