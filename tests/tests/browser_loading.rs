@@ -63,7 +63,8 @@ async fn what_is_kept_is_read_again_and_what_is_damaged_is_fetched_anew() -> any
     ensure!(browser.eval("loadModel('smollm2-135m')").await? == sha256);
     ensure!(n_downloads(&asked) == 1, "read from what is kept");
     let again = browser.eval(memory).await?.as_f64().unwrap_or(f64::NAN);
-    ensure!(again < 200e6, "{again} bytes");
+    // Nor are its own weights of the time before: twice 112 MB, and what else an engine takes.
+    ensure!(again < 224e6, "{again} bytes");
     browser.eval(DAMAGE).await?;
     ensure!(browser.eval("loadModel('smollm2-135m')").await? == sha256);
     ensure!(n_downloads(&asked) == 2, "fetched anew");

@@ -150,6 +150,10 @@ impl Arrival<'_> {
         let told_bytes = body.told_bytes();
         let mut loading = Loading::gguf(&self.source.id, told_bytes).onto(self.devices.to_vec());
         let (mut watch, mut times) = (Watch::new(), LoadTimes::default());
+        if stage == Stage::ReadCache && told_bytes.is_some_and(|told_bytes| told_bytes > LARGE_BYTES) {
+            // Before anything is put among what it leaves free.
+            self.session.borrow_mut().clear();
+        }
         let mut n_bytes = 0;
         let take = |chunk: &Uint8Array| {
             if let Some(aside) = &mut aside {
@@ -166,7 +170,7 @@ impl Arrival<'_> {
                     return Ok(());
                 }
                 if !was_open {
-                    self.make_room(told_bytes.unwrap_or(n_bytes), stage);
+                    self.make_room(told_bytes.unwrap_or(n_bytes));
                 }
             }
         };
@@ -184,10 +188,9 @@ impl Arrival<'_> {
     }
 
     /// Lets go of the loaded model where it and one of `n_bytes` are too much together.
-    fn make_room(&self, n_bytes: u64, stage: Stage) {
+    fn make_room(&self, n_bytes: u64) {
         let n_held = self.session.borrow().weight_bytes() as u64;
-        let is_checked = stage == Stage::ReadCache && n_bytes > LARGE_BYTES;
-        if is_checked || n_bytes.saturating_add(n_held) > BOTH_BYTES {
+        if n_bytes.saturating_add(n_held) > BOTH_BYTES {
             self.session.borrow_mut().clear();
         }
     }
