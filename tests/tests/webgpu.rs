@@ -202,7 +202,7 @@ fn a_prompt_too_long_for_the_device_is_told_what_fits() {
         ..RunRequest::default()
     };
     let n_ctx = engine.info().n_ctx;
-    let error = engine.run(&request(n_ctx)).err().expect("too long");
+    let error = engine.run(&request(n_ctx)).expect_err("too long");
     let Error::TooLongForDevice { n_tokens } = error else { panic!("{error}") };
     assert_eq!(error.code(), "device_memory");
     assert!((8..n_ctx).contains(&n_tokens), "{n_tokens} of {n_ctx}");

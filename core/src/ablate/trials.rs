@@ -78,12 +78,15 @@ struct Unembedding<B: Backend> {
     read: Vec<B::Buffer>,
 }
 
+/// Numbers on their way to host memory.
+type Numbers = Pin<Box<dyn Future<Output = Result<Vec<Vec<f32>>, DeviceError>>>>;
+
 /// A batch whose numbers are on their way.
 struct UnderWay {
     batch: Vec<Edits>,
     /// Lane and row of each number.
     cells: Vec<(usize, usize)>,
-    numbers: Pin<Box<dyn Future<Output = Result<Vec<Vec<f32>>, DeviceError>>>>,
+    numbers: Numbers,
 }
 
 impl<B: Backend> Trials<B> {
@@ -177,8 +180,8 @@ impl<B: Backend> Trials<B> {
                 let clean = self.clean.as_ref().expect("the clean run comes first");
                 if unembedding.step(ground, clean, &self.rows, self.ids.len()) {
                     let Unembedding { done: cells, read, .. } = unembedding;
-                    let (batch, numbers) =
-                        (std::mem::take(&mut self.current), Box::pin(backend.download(read)));
+                    let batch = std::mem::take(&mut self.current);
+                    let numbers = Box::pin(backend.download(read));
                     self.under_way.push_back(UnderWay { batch, cells, numbers });
                     if self.under_way.len() >= n_under_way {
                         self.take_numbers().await?;

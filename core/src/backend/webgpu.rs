@@ -59,7 +59,7 @@ struct Angles {
 }
 
 impl WebGpu {
-    /// Opens a device and compiles every kernel.
+    /// Opens a device; kernels are compiled when they are first used.
     pub async fn open(wanted: Wanted) -> Result<Self, OpenError> {
         let commands = Commands::open(wanted).await?;
         Ok(Self { commands, cells: RefCell::default(), angles: RefCell::default() })

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use futures_channel::oneshot;
 
-use super::kernels::{Compiled, Kernel, SOURCES, Source, compile};
+use super::kernels::{Compiled, Kernel, Kernels, SOURCES, Source};
 use super::memory::{GpuBuffer, Pool, Raw};
 use crate::backend::DeviceError;
 
@@ -74,7 +74,7 @@ impl From<f32> for Param {
 pub(super) struct Commands {
     device: wgpu::Device,
     queue: wgpu::Queue,
-    kernels: Vec<Compiled>,
+    kernels: Kernels,
     adapter: String,
     is_software: bool,
     /// Why the device was lost, once it was.
@@ -149,12 +149,8 @@ impl Commands {
                 lost.get_or_insert(error.to_string());
             }
         }));
-        let scope = device.push_error_scope(wgpu::ErrorFilter::Validation);
         let sources = if wanted.broken { broken(SOURCES) } else { SOURCES };
-        let kernels = compile(&device, &sources);
-        if let Some(error) = scope.pop().await {
-            return Err(OpenError::Refused { adapter: name, reason: error.to_string() });
-        }
+        let kernels = Kernels::new(device.clone(), sources);
         let params = device.create_buffer(&wgpu::BufferDescriptor {
             label: Some("parameters"),
             size: (MAX_KERNELS * SLOT) as u64,
@@ -259,7 +255,7 @@ impl Commands {
     ) {
         let mut recording = self.recording.borrow_mut();
         self.begin_scopes(&mut recording);
-        let Compiled { pipeline, layout } = &self.kernels[kernel as usize];
+        let Compiled { pipeline, layout } = self.kernels.get(kernel);
         let slot = recording.params.len();
         recording.params.extend(params.iter().flat_map(|param| param.0.to_le_bytes()));
         recording.params.resize(slot + SLOT, 0);

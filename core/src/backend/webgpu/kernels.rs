@@ -1,5 +1,7 @@
 //! Every kernel with its source: what it reads, what it writes, and its pipeline on a device.
 
+use std::cell::OnceCell;
+
 /// A kernel: an entry point with its constants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kernel {
@@ -132,28 +134,47 @@ pub(super) struct Compiled {
     pub layout: wgpu::BindGroupLayout,
 }
 
-/// Compiles every kernel.
-pub(super) fn compile(device: &wgpu::Device, sources: &[Source; 5]) -> Vec<Compiled> {
-    let modules = sources.map(|source| {
-        device.create_shader_module(wgpu::ShaderModuleDescriptor {
-            label: Some(source.name),
-            source: wgpu::ShaderSource::Wgsl(source.wgsl.into()),
-        })
-    });
-    let compile = |facts: &Facts| {
-        let layout = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
+/// Kernels of a device, each compiled when it is first asked for: a model needs those of its weights alone, and some drivers take
+/// seconds for all of them. What is wrong with one turns up where it is used, as every error does.
+pub(super) struct Kernels {
+    device: wgpu::Device,
+    sources: [Source; 5],
+    modules: [OnceCell<wgpu::ShaderModule>; 5],
+    compiled: [OnceCell<Compiled>; KERNELS.len()],
+}
+
+impl Kernels {
+    pub fn new(device: wgpu::Device, sources: [Source; 5]) -> Self {
+        let (modules, compiled) = (Default::default(), [const { OnceCell::new() }; KERNELS.len()]);
+        Self { device, sources, modules, compiled }
+    }
+
+    /// One of them.
+    pub fn get(&self, kernel: Kernel) -> &Compiled {
+        self.compiled[kernel as usize].get_or_init(|| self.compile(&KERNELS[kernel as usize]))
+    }
+
+    fn compile(&self, facts: &Facts) -> Compiled {
+        let module = self.modules[facts.source].get_or_init(|| {
+            let Source { name, wgsl } = self.sources[facts.source];
+            self.device.create_shader_module(wgpu::ShaderModuleDescriptor {
+                label: Some(name),
+                source: wgpu::ShaderSource::Wgsl(wgsl.into()),
+            })
+        });
+        let layout = self.device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
             label: Some(facts.entry),
             entries: &bindings(facts.n_inputs),
         });
-        let pipeline_layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+        let pipeline_layout = self.device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
             label: Some(facts.entry),
             bind_group_layouts: &[Some(&layout)],
             immediate_size: 0,
         });
-        let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+        let pipeline = self.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
             label: Some(facts.entry),
             layout: Some(&pipeline_layout),
-            module: &modules[facts.source],
+            module,
             entry_point: Some(facts.entry),
             compilation_options: wgpu::PipelineCompilationOptions {
                 constants: facts.constants,
@@ -163,8 +184,7 @@ pub(super) fn compile(device: &wgpu::Device, sources: &[Source; 5]) -> Vec<Compi
             cache: None,
         });
         Compiled { pipeline, layout }
-    };
-    KERNELS.iter().map(compile).collect()
+    }
 }
 
 /// Parameters, inputs to read, the output.

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use super::kernels::{KERNELS, SOURCES};
 use super::*;
 use crate::backend::cpu::Cpu;
+use crate::metrics::kl_nats;
 use crate::tensor::quantized::QuantKind;
 
 const SHAPE: AttnShape =
@@ -224,7 +225,7 @@ fn metrics_read_off_logits_agree() {
         let read = LogitRead::Kl { clean: &near, rows: &[clean] };
         let got = down(&gpu, gpu.read_logits(&up(&gpu, &logits), d_vocab, &read))[0];
         let near = &near_row(&logits, &changes[clean * d_vocab..]);
-        (got, crate::metrics::kl_nats(near, &logits))
+        (got, kl_nats(near, &logits))
     };
     for (row, clean) in [(2, 0), (0, 1), (4, 2)] {
         let (got, wanted) = kl(row, clean);
