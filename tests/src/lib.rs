@@ -41,9 +41,6 @@ pub mod tolerance {
     pub const RESTART: f32 = 1e-5;
     /// An activation on a graphics device against the CPU's, as a part of the largest: a few hundred f32 sums in another order.
     pub const DEVICE: f32 = 1e-5;
-    /// Logits of SmolLM2 on a graphics device for rows that go through it in other company: the noise floor between two f32
-    /// forwards is 2e-4.
-    pub const DEVICE_ROWS: f32 = 1e-3;
     /// Sums that must hold within one forward: rows of patterns, heads against the attention's output.
     pub const RECEIPT: f32 = 1e-4;
 }
@@ -72,7 +69,7 @@ pub fn web_gpu() -> headlight_core::backend::Device {
     DEVICE.with(|device| (*device.get_or_init(open)).clone())
 }
 
-/// Whether these tests run on a graphics device: sums there are in an order that goes with the number of rows.
+/// Whether these tests run on a graphics device.
 #[cfg(not(target_arch = "wasm32"))]
 pub fn is_on_web_gpu() -> bool {
     std::env::var(BACKEND_VARIABLE).is_ok_and(|backend| backend == "webgpu")

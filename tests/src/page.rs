@@ -25,7 +25,7 @@ pub async fn open(options: BrowserOptions) -> anyhow::Result<Browser> {
     browser.eval("window.headlight.ready").await?;
     browser.wait_until("document.querySelector('[data-testid=\"next-token-0\"]') !== null", SOON).await?;
     if on_gpu {
-        choose(&browser, "backend-choice", "webgpu").await?;
+        choose(&browser, "backend-choice", "WebGPU").await?;
         let badge = by_id("engine-badge");
         browser.wait_until(&format!("{badge}.title.includes('webgpu-f32')"), LONG).await?;
         browser.wait_until("document.querySelector('[data-testid=\"next-token-0\"]') !== null", SOON).await?;

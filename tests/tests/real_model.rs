@@ -3,7 +3,7 @@
 use headlight_core::hooks::{CaptureSet, Edit, Intervention, LogitPositions, RunPlan};
 use headlight_core::ids::{BlockHook, HeadId, HookPoint};
 use headlight_core::report::{BosPolicy, Prompt, RunReport, RunRequest};
-use headlight_tests::{is_on_web_gpu, max_difference, reference, reference_json, smollm2, tolerance};
+use headlight_tests::{max_difference, reference, reference_json, smollm2, tolerance};
 use serde_json::Value;
 
 fn request(text: &str) -> RunRequest {
@@ -87,8 +87,7 @@ fn a_prefix_gives_the_logits_of_the_longer_prompt_at_its_end() {
         for (end, wanted) in whole.rows().enumerate().step_by(3) {
             let part = engine.forward(&ids[..=end], &RunPlan::default()).expect("runs").logits;
             let difference = max_difference(&part.data, wanted);
-            let most = if is_on_web_gpu() { tolerance::DEVICE_ROWS } else { tolerance::RECEIPT };
-            assert!(difference < most, "{text:?} up to {end}: {difference}");
+            assert!(difference < tolerance::RECEIPT, "{text:?} up to {end}: {difference}");
         }
     }
 }

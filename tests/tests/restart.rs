@@ -9,7 +9,7 @@ use headlight_core::hooks::{ActivationDirection, Edit, Intervention, PatternTarg
 use headlight_core::ids::{HeadId, TokenId};
 use headlight_core::report::{BosPolicy, PatternReport, RunReport, RunRequest, SweepReport, SweepRequest};
 use headlight_tests::tiny::{Noise, TinyConfig};
-use headlight_tests::{is_on_web_gpu, max_difference, tolerance};
+use headlight_tests::{max_difference, tolerance};
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
@@ -219,19 +219,17 @@ fn a_batched_sweep_is_one_full_run_a_head() {
     for seed in 0..40 {
         let (engine, ids, sweep) = some_sweep(seed);
         let report = swept(&engine, &sweep);
-        // The same sweep in parts, as several workers do it: bit for bit on the CPU.
+        // The same sweep in parts, as several workers do it: bit for bit.
         for layer in 0..CONFIG.n_layers {
             let mut part = sweep.clone();
             part.spec.layers = Some(vec![layer]);
             let part = swept(&engine, &part);
             assert_eq!(part.clean.to_bits(), report.clean.to_bits());
-            let (got, wanted) = (&part.effects[layer], &report.effects[layer]);
-            if is_on_web_gpu() {
-                let difference = max_difference(got, wanted);
-                assert!(difference < tolerance::RESTART, "sweep {seed}, layer {layer}: {difference}");
-            } else {
-                assert_eq!(bits(got), bits(wanted), "sweep {seed}, layer {layer}");
-            }
+            assert_eq!(
+                bits(&part.effects[layer]),
+                bits(&report.effects[layer]),
+                "sweep {seed}, layer {layer}"
+            );
             let others = (0..CONFIG.n_layers).filter(|&other| other != layer);
             assert!(others.flat_map(|other| &part.effects[other]).all(|effect| effect.is_nan()));
         }

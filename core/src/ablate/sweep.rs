@@ -46,7 +46,7 @@ pub struct SweepSpec {
     #[serde(default)]
     pub targets: Targets,
     /// In which layers, and in this order; all when absent, from the top: those passes are the shortest, so that the first results
-    /// come soonest. A sweep in parts gives the same numbers: on the CPU bit for bit.
+    /// come soonest. A sweep in parts gives the same numbers, bit for bit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub layers: Option<Vec<usize>>,
     /// In what the effect is measured.

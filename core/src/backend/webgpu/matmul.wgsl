@@ -272,10 +272,9 @@ fn products_of_rows(first_row: u32, input: u32, weights: vec4<f32>) -> vec4<f32>
     return products;
 }
 
-// The same for few rows, or for rows that are no whole fours: four rows and 16 outputs a workgroup, 16 threads share an output's
-// inputs. A weight is read once for all four rows.
+// The same for rows that are no whole fours: four rows and 16 outputs a workgroup, 16 threads share an output's inputs.
 @compute @workgroup_size(16, 16)
-fn matmul_few(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) at: vec3<u32>) {
+fn matmul_any(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) at: vec3<u32>) {
     let first_row = group.y * 4u;
     let out = group.x * 16u + at.y;
     var sums = vec4<f32>();

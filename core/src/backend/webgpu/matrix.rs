@@ -12,16 +12,14 @@ use crate::tensor::quantized::{QUANT_BLOCK, QuantKind, QuantizedMatrix};
 
 /// Outputs of a tile of a product.
 const TILE: usize = 64;
-/// Up to so many rows, a kernel that shares out inputs reads weights faster than one of tiles.
-const FEW_ROWS: usize = 8;
 /// From so many large tiles on they occupy a device.
 const MIN_LARGE_TILES: usize = 100;
 
-/// How a product is shared out.
+/// How a product is shared out. Both sizes of tiles add in one order, so that a row's bits do not go with how many there are.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Tiling {
-    /// Threads share inputs.
-    Few,
+    /// Without tiles, for rows of any length.
+    Any,
     /// Tiles of 32 rows.
     Small,
     /// Tiles of 128 rows.
@@ -34,7 +32,7 @@ impl Tiling {
         // Tiles are read four values at a time.
         let is_in_fours = n_in.is_multiple_of(4) && x_start.is_multiple_of(4);
         match n_out.div_ceil(TILE) * n_rows.div_ceil(128) {
-            _ if n_rows <= FEW_ROWS || !is_in_fours => Self::Few,
+            _ if !is_in_fours => Self::Any,
             n_tiles if n_tiles >= MIN_LARGE_TILES => Self::Large,
             _ => Self::Small,
         }
@@ -43,7 +41,7 @@ impl Tiling {
     /// Outputs and rows of a workgroup.
     fn tile(self) -> (usize, usize) {
         match self {
-            Self::Few => (16, 4),
+            Self::Any => (16, 4),
             Self::Small => (TILE, 32),
             Self::Large => (TILE, 128),
         }
@@ -169,19 +167,19 @@ impl GpuMatrix {
         let y = commands.room(n_rows * self.n_out);
         let tiling = Tiling::of(n_rows, self.n_in, self.n_out, x.start());
         let kernel = match (self.form, tiling) {
-            (Form::F32, Tiling::Few) => Kernel::MatmulF32Few,
+            (Form::F32, Tiling::Any) => Kernel::MatmulF32Any,
             (Form::F32, Tiling::Small) => Kernel::MatmulF32,
             (Form::F32, Tiling::Large) => Kernel::MatmulF32Large,
-            (Form::Bf16, Tiling::Few) => Kernel::MatmulBf16Few,
+            (Form::Bf16, Tiling::Any) => Kernel::MatmulBf16Any,
             (Form::Bf16, Tiling::Small) => Kernel::MatmulBf16,
             (Form::Bf16, Tiling::Large) => Kernel::MatmulBf16Large,
-            (Form::F16, Tiling::Few) => Kernel::MatmulF16Few,
+            (Form::F16, Tiling::Any) => Kernel::MatmulF16Any,
             (Form::F16, Tiling::Small) => Kernel::MatmulF16,
             (Form::F16, Tiling::Large) => Kernel::MatmulF16Large,
-            (Form::Blocks { n_words: 4, .. }, Tiling::Few) => Kernel::Matmul4BitFew,
+            (Form::Blocks { n_words: 4, .. }, Tiling::Any) => Kernel::Matmul4BitAny,
             (Form::Blocks { n_words: 4, .. }, Tiling::Small) => Kernel::Matmul4Bit,
             (Form::Blocks { n_words: 4, .. }, Tiling::Large) => Kernel::Matmul4BitLarge,
-            (Form::Blocks { .. }, Tiling::Few) => Kernel::Matmul8BitFew,
+            (Form::Blocks { .. }, Tiling::Any) => Kernel::Matmul8BitAny,
             (Form::Blocks { .. }, Tiling::Small) => Kernel::Matmul8Bit,
             (Form::Blocks { .. }, Tiling::Large) => Kernel::Matmul8BitLarge,
         };
