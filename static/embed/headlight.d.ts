@@ -614,7 +614,7 @@ edit_positions: Array<number> | null,
 targets: Targets, 
 /**
  * In which layers, and in this order; all when absent, from the top: those passes are the shortest, so that the first results
- * come soonest. A sweep in parts gives the same numbers: on the CPU bit for bit.
+ * come soonest. A sweep in parts gives the same numbers, bit for bit.
  */
 layers?: Array<number> | null, 
 /**
@@ -658,7 +658,7 @@ edit_positions: Array<number> | null,
 targets: Targets, 
 /**
  * In which layers, and in this order; all when absent, from the top: those passes are the shortest, so that the first results
- * come soonest. A sweep in parts gives the same numbers: on the CPU bit for bit.
+ * come soonest. A sweep in parts gives the same numbers, bit for bit.
  */
 layers?: Array<number> | null, 
 /**

@@ -126,8 +126,15 @@ fn browser_tests() -> anyhow::Result<()> {
     // One browser at a time: two cores run one page well.
     run(command.args(["--test-threads", "1", "--nocapture"]))?;
     // Once more with a graphics device behind the page: what is asked of the small models, which a software one can do.
+    let tests = [
+        "the_bundled_model_reacts",
+        "detectors_name",
+        "a_pattern_of_ones_own",
+        "a_sweep_colours",
+        "bad_input",
+    ];
     let mut on_gpu = cargo();
     on_gpu.args(["test", "--package", "headlight-tests", "--features", "browser", "--test", "browser", "--"]);
-    on_gpu.args(["--test-threads", "1", "--nocapture", "--skip", "smollm2", "--skip", "fits_every_width"]);
+    on_gpu.args(["--test-threads", "1", "--nocapture"]).args(tests);
     run(on_gpu.env("HEADLIGHT_TEST_BACKEND", "webgpu"))
 }
