@@ -212,111 +212,19 @@ fn matmul(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id)
 
 @group(0) @binding(1) var<storage, read> x: array<f32>;
 
-// Parts of sums over inputs, of four rows each.
-var<workgroup> parts: array<vec4<f32>, 256>;
-
-// Four inputs of a row from one on; nothing where they are no more.
-fn x_at(row: u32, input: u32) -> vec4<f32> {
-    let start = product.x_start + row * product.n_in + input;
-    let left = product.n_in - min(product.n_in, input);
-    var value = vec4<f32>();
-    if left >= 4u {
-        value = vec4<f32>(x[start], x[start + 1u], x[start + 2u], x[start + 3u]);
-    } else {
-        if left > 0u {
-            value.x = x[start];
-        }
-        if left > 1u {
-            value.y = x[start + 1u];
-        }
-        if left > 2u {
-            value.z = x[start + 2u];
-        }
-    }
-    return value;
-}
-
-// The same of w; in 16 bits, rows are whole fours.
-fn w_at(row: u32, input: u32) -> vec4<f32> {
-    let start = row * product.n_in + input;
-    let left = product.n_in - min(product.n_in, input);
-    var bits = vec4<u32>();
-    if left >= 4u {
-        return four_at(start);
-    } else {
-        if left > 0u {
-            bits.x = w[start];
-        }
-        if left > 1u {
-            bits.y = w[start + 1u];
-        }
-        if left > 2u {
-            bits.z = w[start + 2u];
-        }
-    }
-    return bitcast<vec4<f32>>(bits);
-}
-
-// Products of four rows with four weights each, a row a component.
-fn products_of_rows(first_row: u32, input: u32, weights: vec4<f32>) -> vec4<f32> {
-    var products = vec4<f32>(dot(x_at(first_row, input), weights), 0.0, 0.0, 0.0);
-    if first_row + 1u < product.n_rows {
-        products.y = dot(x_at(first_row + 1u, input), weights);
-    }
-    if first_row + 2u < product.n_rows {
-        products.z = dot(x_at(first_row + 2u, input), weights);
-    }
-    if first_row + 3u < product.n_rows {
-        products.w = dot(x_at(first_row + 3u, input), weights);
-    }
-    return products;
-}
-
-// The same for rows that are no whole fours: four rows and 16 outputs a workgroup, 16 threads share an output's inputs.
+// The same in f32 for rows that are no whole fours: a thread an output, in the order of the tiles.
 @compute @workgroup_size(16, 16)
-fn matmul_any(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_id) at: vec3<u32>) {
-    let first_row = group.y * 4u;
-    let out = group.x * 16u + at.y;
-    var sums = vec4<f32>();
-    if out < product.n_out {
-        if N_WORDS < 4u {
-            for (var input = at.x * 4u; input < product.n_in; input += 64u) {
-                sums += products_of_rows(first_row, input, w_at(out, input));
-            }
-        } else {
-            let n_blocks = product.n_in / 32u;
-            // Of numbers, where nothing comes here, a division by zero is refused all the same.
-            let n_words = max(N_WORDS, 1u);
-            for (var at_word = at.x; at_word < n_blocks * n_words; at_word += 16u) {
-                let block = at_word / n_words;
-                let word = at_word % n_words;
-                let start = (out * n_blocks + block) * (1u + N_WORDS);
-                let scale = scale_and_minimum(w[start]);
-                let codes = w[start + 1u + word];
-                let input = block * 32u + word * 4u;
-                if N_WORDS == 4u {
-                    sums += products_of_rows(first_row, input, values_of(codes & 0x0f0f0f0fu, scale));
-                    sums += products_of_rows(first_row, input + 16u, values_of((codes >> 4u) & 0x0f0f0f0fu, scale));
-                } else {
-                    sums += products_of_rows(first_row, input, values_of(codes, scale));
-                }
-            }
-        }
+fn matmul_any(@builtin(global_invocation_id) at: vec3<u32>) {
+    if at.x >= product.n_out || at.y >= product.n_rows {
+        return;
     }
-    let thread = at.y * 16u + at.x;
-    parts[thread] = sums;
-    workgroupBarrier();
-    for (var n = 8u; n > 0u; n /= 2u) {
-        if at.x < n {
-            parts[thread] += parts[thread + n];
-        }
-        workgroupBarrier();
+    let x_row = product.x_start + at.y * product.n_in;
+    let w_row = at.x * product.n_in;
+    var sum = 0.0;
+    for (var i = 0u; i < product.n_in; i++) {
+        sum = fma(x[x_row + i], bitcast<f32>(w[w_row + i]), sum);
     }
-    // A thread a row.
-    let row = first_row + at.x;
-    if at.x < 4u && row < product.n_rows && out < product.n_out {
-        y[row * product.y_row_len + product.first_out + out] = parts[at.y * 16u][at.x];
-    }
+    y[at.y * product.y_row_len + product.first_out + at.x] = sum;
 }
 
 struct Rows {

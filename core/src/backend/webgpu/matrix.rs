@@ -18,7 +18,7 @@ const MIN_LARGE_TILES: usize = 100;
 /// How a product is shared out. Both sizes of tiles add in one order, so that a row's bits do not go with how many there are.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Tiling {
-    /// Without tiles, for rows of any length.
+    /// Without tiles, for rows of f32 of any length.
     Any,
     /// Tiles of 32 rows.
     Small,
@@ -27,12 +27,10 @@ enum Tiling {
 }
 
 impl Tiling {
-    /// For rows of `n_in` values from `x_start` on.
-    fn of(n_rows: usize, n_in: usize, n_out: usize, x_start: usize) -> Self {
-        // Tiles are read four values at a time.
-        let is_in_fours = n_in.is_multiple_of(4) && x_start.is_multiple_of(4);
+    /// For rows of `n_in` values; tiles are read four of them at a time.
+    fn of(n_rows: usize, n_in: usize, n_out: usize) -> Self {
         match n_out.div_ceil(TILE) * n_rows.div_ceil(128) {
-            _ if !is_in_fours => Self::Any,
+            _ if !n_in.is_multiple_of(4) => Self::Any,
             n_tiles if n_tiles >= MIN_LARGE_TILES => Self::Large,
             _ => Self::Small,
         }
@@ -41,7 +39,7 @@ impl Tiling {
     /// Outputs and rows of a workgroup.
     fn tile(self) -> (usize, usize) {
         match self {
-            Self::Any => (16, 4),
+            Self::Any => (16, 16),
             Self::Small => (TILE, 32),
             Self::Large => (TILE, 128),
         }
@@ -165,21 +163,23 @@ impl GpuMatrix {
     pub(super) fn times(&self, commands: &Commands, x: &GpuBuffer) -> GpuBuffer {
         let n_rows = x.len() / self.n_in;
         let y = commands.room(n_rows * self.n_out);
-        let tiling = Tiling::of(n_rows, self.n_in, self.n_out, x.start());
+        let tiling = Tiling::of(n_rows, self.n_in, self.n_out);
+        // Tiles are read from a whole four on.
+        let moved = (!x.start().is_multiple_of(4)).then(|| commands.join(&[x]));
+        let x = moved.as_ref().unwrap_or(x);
         let kernel = match (self.form, tiling) {
+            (Form::Bf16 | Form::F16 | Form::Blocks { .. }, Tiling::Any) => {
+                unreachable!("rows in 16 bits or in blocks are whole fours")
+            }
             (Form::F32, Tiling::Any) => Kernel::MatmulF32Any,
             (Form::F32, Tiling::Small) => Kernel::MatmulF32,
             (Form::F32, Tiling::Large) => Kernel::MatmulF32Large,
-            (Form::Bf16, Tiling::Any) => Kernel::MatmulBf16Any,
             (Form::Bf16, Tiling::Small) => Kernel::MatmulBf16,
             (Form::Bf16, Tiling::Large) => Kernel::MatmulBf16Large,
-            (Form::F16, Tiling::Any) => Kernel::MatmulF16Any,
             (Form::F16, Tiling::Small) => Kernel::MatmulF16,
             (Form::F16, Tiling::Large) => Kernel::MatmulF16Large,
-            (Form::Blocks { n_words: 4, .. }, Tiling::Any) => Kernel::Matmul4BitAny,
             (Form::Blocks { n_words: 4, .. }, Tiling::Small) => Kernel::Matmul4Bit,
             (Form::Blocks { n_words: 4, .. }, Tiling::Large) => Kernel::Matmul4BitLarge,
-            (Form::Blocks { .. }, Tiling::Any) => Kernel::Matmul8BitAny,
             (Form::Blocks { .. }, Tiling::Small) => Kernel::Matmul8Bit,
             (Form::Blocks { .. }, Tiling::Large) => Kernel::Matmul8BitLarge,
         };

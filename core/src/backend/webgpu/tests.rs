@@ -71,6 +71,11 @@ fn products_agree() {
         let got = gpu.matmul(&up(&gpu, &x), &gpu.matrix(&w));
         assert_close("matmul", &down(&gpu, got), &wanted, 2e-6);
     }
+    // Of a part that begins nowhere in particular.
+    let (x, w) = (values(3 * 64 + 5, 1), matrix(70, 64, 2));
+    let wanted = Cpu::default().matmul(&x[5..].to_vec(), &Cpu::default().matrix(&w));
+    let got = gpu.matmul(&gpu.slice(&up(&gpu, &x), 5..3 * 64 + 5), &gpu.matrix(&w));
+    assert_close("matmul of a part", &down(&gpu, got), &wanted, 2e-6);
     let kinds = [QuantKind::Q4_0, QuantKind::Q4_1, QuantKind::Q8_0];
     let shapes = [(66, 70), (3, 70), (8, 75), (300, 2200)];
     for (kind, (n_rows, n_out)) in kinds.into_iter().flat_map(|kind| shapes.map(|shape| (kind, shape))) {
