@@ -44,7 +44,7 @@ pub enum OpenError {
     /// A software adapter where that was not wanted.
     #[error("the only graphics device is {0}, a program on the CPU; the CPU itself is faster")]
     Software(String),
-    /// The adapter refused a device, or its driver the kernels.
+    /// The adapter refused a device.
     #[error("the graphics device {adapter} cannot be used: {reason}")]
     Refused {
         /// The adapter's name.
@@ -116,7 +116,12 @@ impl Commands {
             ..Default::default()
         };
         let adapter = instance.request_adapter(&options).await;
-        let adapter = adapter.map_err(|error| OpenError::NoAdapter(error.to_string()))?;
+        // What follows the first part names what this program was built without.
+        let told = |error: &wgpu::RequestAdapterError| {
+            let told = error.to_string();
+            told.split_once(';').map_or(told.clone(), |(first, _)| first.to_owned())
+        };
+        let adapter = adapter.map_err(|error| OpenError::NoAdapter(told(&error)))?;
         let info = adapter.get_info();
         let named = [info.name, info.driver].into_iter().find(|name| !name.is_empty());
         let name = named.unwrap_or_else(|| "an adapter without a name".to_owned());
