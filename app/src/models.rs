@@ -49,7 +49,14 @@ pub fn source_of(model: &str) -> Option<ModelSource> {
     let is_address = ["https://", "http://", "blob:", "./", "/"].iter().any(|start| model.starts_with(start));
     let id = model.rsplit('/').next().unwrap_or(model).to_owned();
     let gguf = is_address.then(|| vec![model.to_owned()]);
-    gguf.map(|urls| ModelSource { id, format: ModelFormat::Gguf, sha256: None, size_bytes: None, urls })
+    gguf.map(|urls| ModelSource {
+        id,
+        format: ModelFormat::Gguf,
+        sha256: None,
+        size_bytes: None,
+        urls,
+        golden: None,
+    })
 }
 
 #[cfg(test)]
@@ -60,6 +67,11 @@ mod tests {
     fn the_manifest_parses_and_its_downloads_are_pinned() {
         let models = manifest();
         assert!(find(FIRST_MODEL).is_some_and(|model| model.bundled));
+        for model in &models {
+            let golden = model.source.golden.as_ref().expect("every model of the manifest has golden logits");
+            assert!(golden.ids.len() >= 8 && golden.logits.len() == golden.ids.len());
+            assert!(golden.logits.iter().all(|row| row.len() == golden.ids.len()));
+        }
         for model in models.iter().filter(|model| !model.bundled) {
             let source = &model.source;
             assert_eq!(source.sha256.as_ref().map(String::len), Some(64), "{}", source.id);

@@ -3,6 +3,7 @@
 //! The worker speaks first ([`Event::Ready`]); anything sent before that is lost. Every request has an id that
 //! its events repeat.
 
+use headlight_core::engine::Golden;
 use headlight_core::hooks::Intervention;
 use headlight_core::ids::HeadId;
 use headlight_core::report::{
@@ -157,6 +158,8 @@ pub struct EngineReport {
     pub is_gpu: bool,
     /// Why it and no other, in a sentence.
     pub why: String,
+    /// Why its numbers are not to be relied on, in a sentence, where they failed the test.
+    pub doubt: Option<String>,
     /// What decided, where engines were timed, now or before.
     pub timings: Option<Timings>,
     /// Memory of the worker that the weights take, bytes; 0 on a graphics device.
@@ -179,6 +182,9 @@ pub struct ModelSource {
     pub size_bytes: Option<u64>,
     /// Where to look, in order; the first that answers with the right bytes serves.
     pub urls: Vec<String>,
+    /// Logits to hold an engine against, of models that the page knows.
+    #[serde(default)]
+    pub golden: Option<Golden>,
 }
 
 /// How the weights are stored.
@@ -357,6 +363,8 @@ pub enum Stage {
     Verify,
     /// Weights into the engine's layout.
     Unpack,
+    /// Kernels of a graphics device.
+    Compile,
     /// Benchmark runs.
     Bench,
     /// A detector's work.

@@ -735,6 +735,10 @@ fn loaded(
         return Vec::new();
     };
     let is_same = state.model.as_ref().is_some_and(|model| model.info.sha256 == info.sha256);
+    if let Some(message) = engine.doubt.clone() {
+        let error = ErrorReport { code: "self_test".to_owned(), message, recoverable: true, detail: None };
+        state.problem = Some(Problem { error, remedy: None });
+    }
     if cached {
         state.cached.insert(loading.source.id.clone());
     }

@@ -16,6 +16,7 @@ use headlight_core::detect::attention::CopyLosses;
 use headlight_core::detect::doc::{Doc, Threshold};
 use headlight_core::detect::retrieval::{CopyScores, Placement, ReadPrompt, Scoring, ShownPrompt};
 use headlight_core::detect::{AttentionTarget, OfDraw};
+use headlight_core::engine::Golden;
 use headlight_core::hooks::{ActivationDirection, Edit, Intervention, PatternTarget, Prompt, Sites};
 use headlight_core::ids::HeadId;
 use headlight_core::report::{
@@ -62,6 +63,7 @@ fn declarations() -> String {
         Sites,
         Intervention,
         ModelInfo,
+        Golden,
         TokensReport,
         TokenLogit,
         Provenance,

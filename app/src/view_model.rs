@@ -158,6 +158,7 @@ pub fn progress_text(progress: &Progress) -> ProgressText {
         Stage::ReadCache => "Reading from this browser's cache",
         Stage::Verify => "Checking sha256",
         Stage::Unpack => "Unpacking weights",
+        Stage::Compile => "Preparing the graphics device",
         Stage::Bench => "Measuring",
         Stage::Detect => "Detecting",
         Stage::Sweep => "Sweeping",
@@ -169,6 +170,7 @@ pub fn progress_text(progress: &Progress) -> ProgressText {
     let amount = |n: u64| if in_bytes { size_text(n) } else { n.to_string() };
     let unit = match progress.stage {
         Stage::Unpack => " tensors",
+        Stage::Compile => " kernels",
         Stage::Bench => " runs",
         Stage::Detect | Stage::Explain => " steps",
         Stage::Sweep => " edits",

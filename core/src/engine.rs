@@ -21,7 +21,7 @@ pub use effect::EffectTask;
 pub use generate::GenerateTask;
 pub use loading::Loading;
 pub use run::{PatternsWanted, RunOutcome, RunTask, Want};
-pub use trust::SelfTest;
+pub use trust::{Golden, SelfTest};
 
 use std::rc::Rc;
 

@@ -150,6 +150,16 @@ adds_bos: boolean,
  */
 n_params: number, };
 
+export type Golden = { 
+/**
+ * The prompt.
+ */
+ids: Array<number>, 
+/**
+ * After each id the logits of all of them, `[pos, id]`.
+ */
+logits: Array<Array<number>>, };
+
 export type TokensReport = { 
 /**
  * Token ids, a BOS included if one was added.
@@ -1474,7 +1484,11 @@ size_bytes: number | null,
 /**
  * Where to look, in order; the first that answers with the right bytes serves.
  */
-urls: Array<string>, };
+urls: Array<string>, 
+/**
+ * Logits to hold an engine against, of models that the page knows.
+ */
+golden: Golden | null, };
 
 export type ErrorReport = { 
 /**

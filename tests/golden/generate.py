@@ -16,22 +16,23 @@ from safetensors.numpy import save_file
 
 HERE = pathlib.Path(__file__).parent
 CONFIGS = {
-    "gqa": dict(n_layers=3, n_heads=4, n_kv_heads=2, d_head=8, d_model=32, d_mlp=44, d_vocab=53, tied=False),
-    "attn-only": dict(n_layers=2, n_heads=3, n_kv_heads=3, d_head=6, d_model=20, d_mlp=0, d_vocab=31, tied=True),
+    "gqa": dict(n_layers=3, n_heads=4, n_kv_heads=2, d_head=8, d_model=32, d_mlp=44, d_vocab=53, tied=False,
+                theta=10000.0),
+    "attn-only": dict(n_layers=2, n_heads=3, n_kv_heads=3, d_head=6, d_model=20, d_mlp=0, d_vocab=31, tied=True,
+                      theta=10000.0),
 }
 N_TOKENS = 19
 EPS = 1e-5
-THETA = 10000.0
 
 
 def rms_norm(x, gain):
     return x / np.sqrt((x**2).mean(-1, keepdims=True) + EPS) * gain
 
 
-def rope(x):
+def rope(x, theta):
     """x: [pos, head, d_head]; dimension i turns with dimension i + d_head/2."""
     n, _, d = x.shape
-    angle = np.arange(n)[:, None] * THETA ** (-np.arange(0, d, 2) / d)[None, :]
+    angle = np.arange(n)[:, None] * theta ** (-np.arange(0, d, 2) / d)[None, :]
     cos, sin = np.cos(angle)[:, None, :], np.sin(angle)[:, None, :]
     a, b = x[..., : d // 2], x[..., d // 2 :]
     return np.concatenate([a * cos - b * sin, b * cos + a * sin], -1)
@@ -51,7 +52,7 @@ def forward(c, w, ids):
         q = acts[name("attn.hook_q")] = heads("q", c["n_heads"])
         k = acts[name("attn.hook_k")] = heads("k", c["n_kv_heads"])
         v = acts[name("attn.hook_v")] = heads("v", c["n_kv_heads"])
-        q, k = rope(q), rope(k)
+        q, k = rope(q, c["theta"]), rope(k, c["theta"])
         acts[name("attn.hook_rot_q")], acts[name("attn.hook_rot_k")] = q, k
         group = c["n_heads"] // c["n_kv_heads"]
         k, v = np.repeat(k, group, 1), np.repeat(v, group, 1)
@@ -107,7 +108,7 @@ def main():
         save_file(golden | {"ids": ids.astype(np.int32)}, folder / "golden.safetensors")
         config = dict(model_type="llama", hidden_size=c["d_model"], intermediate_size=c["d_mlp"],
                       num_hidden_layers=c["n_layers"], num_attention_heads=c["n_heads"],
-                      num_key_value_heads=c["n_kv_heads"], head_dim=c["d_head"], rms_norm_eps=EPS, rope_theta=THETA,
+                      num_key_value_heads=c["n_kv_heads"], head_dim=c["d_head"], rms_norm_eps=EPS, rope_theta=c["theta"],
                       vocab_size=c["d_vocab"], max_position_embeddings=64, tie_word_embeddings=c["tied"])
         (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n")
         vocab = {f"t{i}": i for i in range(c["d_vocab"])}

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::ensure;
-use headlight_tests::page::SOON;
+use headlight_tests::page::{SOON, by_id, text_of};
 use serde_json::{Value, json};
 use xtask::browser::{Browser, BrowserOptions};
 use xtask::models::SMOLLM2;
@@ -72,9 +72,9 @@ async fn what_is_kept_is_read_again_and_what_is_damaged_is_fetched_anew() -> any
     browser.close().await
 }
 
-/// The page with a byte of the large model changed.
-fn spoilt_copy(of: &Path) -> anyhow::Result<PathBuf> {
-    let copy = std::env::temp_dir().join(format!("headlight-spoilt-{}", std::process::id()));
+/// The page with another file in the place of one of its models'.
+fn spoilt_copy(of: &Path, name: &str, file: &str, bytes: &[u8]) -> anyhow::Result<PathBuf> {
+    let copy = std::env::temp_dir().join(format!("headlight-{name}-{}", std::process::id()));
     for folder in ["", "models", "models/induction-2l", "worker"] {
         std::fs::create_dir_all(copy.join(folder))?;
         for entry in std::fs::read_dir(of.join(folder))? {
@@ -84,17 +84,17 @@ fn spoilt_copy(of: &Path) -> anyhow::Result<PathBuf> {
             }
         }
     }
-    let mut bytes = std::fs::read(xtask::models::smollm2_path())?;
-    if let Some(last) = bytes.last_mut() {
-        *last ^= 1;
-    }
-    std::fs::write(copy.join("models").join(SMOLLM2), bytes)?;
+    std::fs::write(copy.join("models").join(file), bytes)?;
     Ok(copy)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_model_with_a_wrong_checksum_is_neither_loaded_nor_kept() -> anyhow::Result<()> {
-    let folder = spoilt_copy(&paths::dist())?;
+    let mut bytes = std::fs::read(xtask::models::smollm2_path())?;
+    if let Some(last) = bytes.last_mut() {
+        *last ^= 1;
+    }
+    let folder = spoilt_copy(&paths::dist(), "wrong-checksum", SMOLLM2, &bytes)?;
     let (browser, asked) = open(&folder).await?;
     let run = "headlight.run({text: 'A B A'}).then(({provenance}) => provenance.model)";
     let before = browser.eval(run).await?;
@@ -104,6 +104,30 @@ async fn a_model_with_a_wrong_checksum_is_neither_loaded_nor_kept() -> anyhow::R
     ensure!(n_downloads(&asked) == 1);
     ensure!(browser.eval(KEPT).await? == json!([]), "{}", browser.eval(KEPT).await?);
     ensure!(before != Value::Null && browser.eval(run).await? == before, "the model before answers");
+    browser.close().await?;
+    Ok(std::fs::remove_dir_all(folder)?)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn numbers_that_are_not_the_known_ones_are_not_passed_off_as_right() -> anyhow::Result<()> {
+    let title = format!("{}.title", by_id("engine-badge"));
+    let (browser, _) = open(&paths::dist()).await?;
+    let why = browser.eval(&title).await?;
+    ensure!(why.as_str().is_some_and(|why| why.contains("of known ones")), "{why}");
+    ensure!(text_of(&browser, "error-banner").await?.is_empty());
+    browser.close().await?;
+    // Half of the weights 0: a model that runs, and another one.
+    let file = "induction-2l/model.safetensors";
+    let mut bytes = std::fs::read(paths::dist().join("models").join(file))?;
+    let middle = bytes.len() / 2;
+    bytes[middle..].fill(0);
+    let folder = spoilt_copy(&paths::dist(), "wrong-numbers", file, &bytes)?;
+    let (browser, _) = open(&folder).await?;
+    browser.wait_until(&format!("{} !== null", by_id("error-banner")), SOON).await?;
+    let told = text_of(&browser, "error-banner").await?;
+    ensure!(told.contains("in a self-test the logits of induction-2l"), "{told}");
+    // What it computes can be looked at all the same.
+    browser.wait_until(&format!("{} !== null", by_id("next-token-0")), SOON).await?;
     browser.close().await?;
     Ok(std::fs::remove_dir_all(folder)?)
 }

@@ -1,9 +1,11 @@
 //! SmolLM2-135M against the reference numbers, and what must hold on any prompt.
 
+use headlight_app::models::manifest;
+use headlight_core::engine::Golden;
 use headlight_core::hooks::{CaptureSet, Edit, Intervention, LogitPositions, RunPlan};
 use headlight_core::ids::{BlockHook, HeadId, HookPoint};
 use headlight_core::report::{BosPolicy, Prompt, RunReport, RunRequest};
-use headlight_tests::{max_difference, reference, reference_json, smollm2, tolerance};
+use headlight_tests::{bundled, max_difference, reference, reference_json, smollm2, tolerance};
 use serde_json::Value;
 
 fn request(text: &str) -> RunRequest {
@@ -120,4 +122,33 @@ fn neutral_edits_change_no_bit_and_real_ones_change_the_answer() {
     assert!(zeroed.logits_top[0].logprob < clean.logits_top[0].logprob - 0.01);
     let nowhere = with(Intervention::zero(heads).at(Vec::new()));
     assert_eq!(nowhere.logits_top, clean.logits_top, "an edit at no position is no edit");
+}
+
+#[test]
+fn every_model_of_the_manifest_gives_its_golden_logits() {
+    let test = |engine: &headlight_core::engine::Engine, golden: &Golden| {
+        pollster::block_on(engine.self_test(None, Some(golden))).expect("runs")
+    };
+    let models = manifest();
+    assert!(models.len() >= 3);
+    for model in models {
+        let id = model.source.id;
+        let golden = model.source.golden.expect("it has some");
+        let small;
+        let engine = if model.bundled {
+            small = bundled(&id);
+            &small
+        } else {
+            assert_eq!(smollm2().info().sha256, model.source.sha256.expect("it is pinned"));
+            smollm2()
+        };
+        let right = test(engine, &golden);
+        assert!(right.max_difference() < tolerance::REAL_LOGITS, "{id}: {right:?}");
+        let mut other = golden.clone();
+        other.logits[7][3] += 0.01;
+        assert!(!test(engine, &other).passed(), "{id}");
+        // Of a model that has not so many ids.
+        other.ids[0] = engine.info().d_vocab as u32;
+        assert!(pollster::block_on(engine.self_test(None, Some(&other))).is_err(), "{id}");
+    }
 }

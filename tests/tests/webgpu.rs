@@ -4,6 +4,7 @@
 
 use std::rc::Rc;
 
+use headlight_app::models::find;
 use headlight_core::ablate::sweep::SweepSpec;
 use headlight_core::backend::webgpu::{Wanted, WebGpu};
 use headlight_core::backend::{Device, Precision};
@@ -102,14 +103,30 @@ fn every_detector_agrees() {
 #[test]
 fn the_self_test_passes_a_right_device_and_catches_a_wrong_kernel() {
     let (cpu, gpu) = both(bundled("successor-2l"));
-    let right = pollster::block_on(gpu.self_test(&cpu)).expect("runs");
+    let golden = find("successor-2l").and_then(|model| model.source.golden).expect("it has golden logits");
+    let right = pollster::block_on(gpu.self_test(Some(&cpu), Some(&golden))).expect("runs");
     assert!(right.passed(), "{right:?}");
     let broken =
         pollster::block_on(WebGpu::open(Wanted { software: true, broken: true, ..Wanted::default() }))
             .expect("opens");
     let broken = bundled("successor-2l").onto(vec![Device::WebGpu(broken.into())]).finish().expect("loads");
-    let wrong = pollster::block_on(broken.self_test(&cpu)).expect("runs");
-    assert!(!wrong.passed(), "{wrong:?}");
+    for (cpu, golden) in [(Some(&cpu), None), (None, Some(&golden))] {
+        let wrong = pollster::block_on(broken.self_test(cpu, golden)).expect("runs");
+        assert!(!wrong.passed(), "{wrong:?}");
+    }
+}
+
+#[test]
+fn what_a_pass_runs_can_be_compiled_before_it() {
+    let wanted = Wanted { software: true, ..Wanted::default() };
+    let gpu = Rc::new(pollster::block_on(WebGpu::open(wanted)).expect("opens"));
+    let _engine =
+        bundled("successor-2l").onto(vec![Device::WebGpu(Rc::clone(&gpu))]).finish().expect("loads");
+    let mut left = Vec::new();
+    while let Some(n_left) = pollster::block_on(gpu.compile_next()).expect("compiles") {
+        left.push(n_left);
+    }
+    assert!(left.len() > 5 && left.iter().rev().copied().eq(0..left.len()), "{left:?}");
 }
 
 #[test]

@@ -169,6 +169,7 @@ fn open(page: Page, file: &web_sys::File) {
             sha256: None,
             size_bytes: Some(file.size() as u64),
             urls: vec![url],
+            golden: None,
         }));
     }
 }

@@ -294,6 +294,7 @@ pub(super) fn load_linked(state: &mut AppState, wanted: &LinkedModel) -> Vec<Tas
                 sha256: wanted.sha256.clone().filter(|_| wanted.format == ModelFormat::Gguf),
                 size_bytes: None,
                 urls: vec![url.clone()],
+                golden: None,
             };
             let told = format!(
                 "this link wants a model from {}; load it only if you trust whoever sent it",

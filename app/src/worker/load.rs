@@ -14,9 +14,9 @@ use web_sys::Response;
 use super::cancel::Breather;
 use super::fetch::{self, Aside, Body};
 use super::post::{self, Reporter};
-use super::session::{Origin, Session};
+use super::session::{MAX_OPENING_MS, Origin, Session};
 use super::shared::TakeOver;
-use super::{RequestId, cpu_name, now_ms, shared};
+use super::{RequestId, cpu_name, now_ms, shared, within_ms};
 use crate::protocol::{
     BackendChoice, EngineReport, ErrorReport, FastTiming, ModelFormat, ModelSource, Reply, Stage, Timings,
 };
@@ -47,7 +47,7 @@ pub async fn load(
         ModelFormat::Gguf => gguf(session, id, &source, &devices).await?,
     };
     let mut watch = Watch::new();
-    let (engine, cpu, mut report) = choose(id, engines, gpu, backend, timings).await?;
+    let (engine, cpu, mut report) = choose(id, engines, gpu, &source, backend, timings).await?;
     times.choose_ms = watch.lap_ms();
     report.loading = Some(times);
     let origin = Origin { source, backend, report, cached, cache_note };
@@ -218,30 +218,34 @@ async fn choose(
     id: RequestId,
     engines: Vec<Engine>,
     gpu: Result<Rc<WebGpu>, String>,
+    source: &ModelSource,
     backend: BackendChoice,
     known: Option<Timings>,
 ) -> Result<(Engine, Option<Engine>, EngineReport), ErrorReport> {
     let mut engines = engines.into_iter();
-    let (cpu, gpu) = match (engines.next(), engines.next(), gpu) {
-        (Some(cpu), Some(gpu), _) => (cpu, gpu),
-        (Some(cpu), None, Err(why)) => return on_cpu(id, cpu, why, known).await,
+    let (cpu, gpu, device) = match (engines.next(), engines.next(), gpu) {
+        (Some(cpu), Some(gpu), Ok(device)) => (cpu, gpu, device),
+        (Some(cpu), None, Err(why)) => return on_cpu(id, cpu, source, why, known).await,
         _ => unreachable!("the CPU and, where there is one, the graphics device"),
     };
     let name = gpu.engine_name();
-    let test = match gpu.self_test(&cpu).await {
+    if let Err(why) = compile(id, &device).await? {
+        return on_cpu(id, cpu, source, why, known).await;
+    }
+    let test = match gpu.self_test(Some(&cpu), source.golden.as_ref()).await {
         Ok(test) => test,
         Err(error) => {
-            return on_cpu(id, cpu, format!("{name} failed its self-test: {error}"), known).await;
+            return on_cpu(id, cpu, source, format!("{name} failed its self-test: {error}"), known).await;
         }
     };
     if !test.passed() {
         let why = format!(
-            "{name} computes other numbers than the CPU (a logit differs by {}, {} is allowed), so it is not used",
-            test.max_difference, test.tolerance
+            "{name} computes wrong numbers (in its self-test logits agreed {test}, {:.0e} is allowed), so it is not used",
+            test.tolerance
         );
-        return on_cpu(id, cpu, why, known).await;
+        return on_cpu(id, cpu, source, why, known).await;
     }
-    let agrees = format!("its self-test agrees with the CPU's logits within {:.0e}", test.max_difference);
+    let agrees = format!("in its self-test logits agreed {test}");
     if backend == BackendChoice::Webgpu {
         let why = format!("WebGPU was chosen; {agrees}");
         return Ok((gpu, Some(cpu), on_gpu(name, why, known)));
@@ -254,19 +258,52 @@ async fn choose(
         }
     };
     if timings.gpu_ms.is_some_and(|gpu_ms| gpu_ms > timings.cpu_ms) {
-        return on_cpu(id, cpu, format!("{name} is slower here: {}", told(timings)), Some(timings)).await;
+        let why = format!("{name} is slower here: {}", told(timings));
+        return on_cpu(id, cpu, source, why, Some(timings)).await;
     }
     let why = format!("{}; {agrees}", told(timings));
     Ok((gpu, Some(cpu), on_gpu(name, why, Some(timings))))
 }
 
-/// The CPU as the engine that answers; finds out what its `fast` precision does, unless that is known.
+/// Compiles what passes on a device run; why it is not to be used, where that fails.
+async fn compile(id: RequestId, device: &WebGpu) -> Result<Result<(), String>, ErrorReport> {
+    let (mut reporter, mut breather) = (Reporter::new(id, Stage::Compile), Breather::new(id));
+    let mut n_done = 0;
+    loop {
+        match within_ms(MAX_OPENING_MS, device.compile_next()).await {
+            None => return Ok(Err(format!("{} did not answer", device.adapter()))),
+            Some(Err(error)) => return Ok(Err(error.to_string())),
+            Some(Ok(None)) => return Ok(Ok(())),
+            Some(Ok(Some(n_left))) => {
+                n_done += 1;
+                reporter.report(n_done, Some(n_done + n_left as u64));
+                breather.breathe().await?;
+            }
+        }
+    }
+}
+
+/// The CPU as the engine that answers; holds it against known logits, and finds out what its `fast` precision does, unless that is known.
 async fn on_cpu(
     id: RequestId,
     cpu: Engine,
-    why: String,
+    source: &ModelSource,
+    mut why: String,
     known: Option<Timings>,
 ) -> Result<(Engine, Option<Engine>, EngineReport), ErrorReport> {
+    let mut doubt = None;
+    if let Some(golden) = &source.golden {
+        let test = cpu.self_test(None, Some(golden)).await.map_err(|error| post::engine_error(&error))?;
+        if test.passed() {
+            why.push_str(&format!("; in a self-test logits agreed {test}"));
+        } else {
+            doubt = Some(format!(
+                "in a self-test the logits of {} agreed {test} only ({:.0e} is allowed): its files were changed, or this browser computes \
+                 wrong numbers; do not rely on what is shown, and try another browser",
+                source.id, test.tolerance
+            ));
+        }
+    }
     let is_worth_it = cpu.has_fast() && cpu.info().n_params >= MIN_SWEPT_PARAMS;
     let timings = match known {
         known if !is_worth_it || known.is_some_and(|known| known.fast.is_some()) => known,
@@ -274,7 +311,7 @@ async fn on_cpu(
             let mut breather = Breather::new(id);
             breather.breathe().await?;
             let fast = cpu.with_precision(Precision::Fast);
-            let test = fast.self_test(&cpu).await.map_err(|error| post::engine_error(&error))?;
+            let test = fast.self_test(Some(&cpu), None).await.map_err(|error| post::engine_error(&error))?;
             breather.breathe().await?;
             // Twice in turns, and the better counts: what runs for the first time waits for the browser's compiler.
             let (mut cpu_ms, mut ms) = (f64::INFINITY, f64::INFINITY);
@@ -284,17 +321,17 @@ async fn on_cpu(
                 ms = ms.min(run_ms(&fast).await?);
                 breather.breathe().await?;
             }
-            let timing = FastTiming { ms, max_difference: test.max_difference, passed: test.passed() };
+            let timing = FastTiming { ms, max_difference: test.max_difference(), passed: test.passed() };
             Some(Timings { cpu_ms, gpu_ms: known.and_then(|known| known.gpu_ms), fast: Some(timing) })
         }
     };
     let name = cpu_name(&cpu.engine_name());
     let weight_bytes = cpu.weight_bytes() as u64;
-    Ok((cpu, None, EngineReport { name, is_gpu: false, why, timings, weight_bytes, loading: None }))
+    Ok((cpu, None, EngineReport { name, is_gpu: false, why, doubt, timings, weight_bytes, loading: None }))
 }
 
 fn on_gpu(name: String, why: String, timings: Option<Timings>) -> EngineReport {
-    EngineReport { name, is_gpu: true, why, timings, weight_bytes: 0, loading: None }
+    EngineReport { name, is_gpu: true, why, timings, ..EngineReport::default() }
 }
 
 fn told(timings: Timings) -> String {

@@ -125,6 +125,7 @@ mod tests {
             sha256: None,
             size_bytes: None,
             urls: Vec::new(),
+            golden: None,
         };
         let channel = MessageChannel::new().expect("workers have message channels");
         post::open(follower.connection, channel.port1());

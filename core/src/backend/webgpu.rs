@@ -65,6 +65,12 @@ impl WebGpu {
         Ok(Self { commands, cells: RefCell::default(), angles: RefCell::default() })
     }
 
+    /// Compiles one of the kernels that a pass on the weights taken so far runs, and waits for it; tells how many are left, or nothing
+    /// once all are there. Whatever was not compiled so is where it is first used.
+    pub async fn compile_next(&self) -> Result<Option<usize>, DeviceError> {
+        self.commands.compile_next().await
+    }
+
     /// The adapter's name, as its driver tells it.
     pub fn adapter(&self) -> &str {
         self.commands.adapter()

@@ -1,5 +1,8 @@
-//! Whether an engine computes what exact f32 on the CPU computes: drivers can be wrong without saying so, and `fast` precision
-//! rounds.
+//! Whether an engine computes what it should: drivers can be wrong without saying so, and `fast` precision rounds.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
 
 use super::Engine;
 use crate::backend::Device;
@@ -15,11 +18,24 @@ const TOLERANCE: f32 = 2e-3;
 /// The largest difference of a logit that `fast` precision may make.
 const FAST_TOLERANCE: f32 = 0.1;
 
+/// Logits of a known model, from another forward pass in float64 (`tests/golden/manifest.py`).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
+pub struct Golden {
+    /// The prompt.
+    pub ids: Vec<TokenId>,
+    /// After each id the logits of all of them, `[pos, id]`.
+    pub logits: Vec<Vec<f32>>,
+}
+
 /// What an engine's self-test found.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SelfTest {
-    /// The largest difference of a logit from the CPU's, over every position and token; infinite when one is no number.
-    pub max_difference: f32,
+    /// The largest difference of a logit from that of the same model in exact f32 on the CPU, over every position and token; infinite
+    /// when one is no number. Nothing where the CPU itself is tested.
+    pub from_cpu: Option<f32>,
+    /// The largest difference of a logit from a golden one; nothing where none is known.
+    pub from_golden: Option<f32>,
     /// The largest difference that passes.
     pub tolerance: f32,
 }
@@ -27,22 +43,50 @@ pub struct SelfTest {
 impl SelfTest {
     /// Whether the engine can be trusted.
     pub fn passed(self) -> bool {
-        self.max_difference <= self.tolerance
+        [self.from_cpu, self.from_golden].into_iter().flatten().all(|difference| difference <= self.tolerance)
+    }
+
+    /// The largest difference of all.
+    pub fn max_difference(self) -> f32 {
+        self.from_cpu.into_iter().chain(self.from_golden).fold(0.0, f32::max)
+    }
+}
+
+/// What the differences are from, as the end of a sentence on logits.
+impl fmt::Display for SelfTest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.from_cpu, self.from_golden) {
+            (Some(cpu), Some(golden)) => {
+                write!(f, "within {cpu:.0e} of the CPU's and {golden:.0e} of known ones")
+            }
+            (Some(cpu), None) => write!(f, "within {cpu:.0e} of the CPU's"),
+            (None, Some(golden)) => write!(f, "within {golden:.0e} of known ones"),
+            (None, None) => f.write_str("held against nothing"),
+        }
     }
 }
 
 impl Engine {
-    /// Compares every logit of a few tokens with those of the same model in exact f32 on the CPU.
-    pub async fn self_test(&self, cpu: &Self) -> Result<SelfTest, Error> {
-        let ids = self.bench_ids(N_TOKENS.min(self.info.n_ctx));
-        let (got, wanted) = (self.all_logits(&ids).await?, cpu.all_logits(&ids).await?);
-        let difference = |(got, wanted): (&f32, &f32)| match (got - wanted).abs() {
-            difference if difference.is_finite() => difference,
-            _ => f32::INFINITY,
+    /// Compares every logit of a few tokens with those of the same model in exact f32 on the CPU, and some with golden ones.
+    ///
+    /// # Errors
+    /// What a run fails with; golden ids that the model does not have.
+    pub async fn self_test(&self, cpu: Option<&Self>, golden: Option<&Golden>) -> Result<SelfTest, Error> {
+        let ids = match golden {
+            Some(golden) => golden.ids.clone(),
+            None => self.bench_ids(N_TOKENS.min(self.info.n_ctx)),
         };
-        let max_difference = got.iter().zip(&wanted).map(difference).fold(0.0, f32::max);
+        let got = self.all_logits(&ids).await?;
+        let from_cpu = match cpu {
+            Some(cpu) => Some(largest_difference(got.iter().zip(&cpu.all_logits(&ids).await?))),
+            None => None,
+        };
+        let from_golden = golden.map(|golden| {
+            let asked = got.chunks(self.info.d_vocab).flat_map(|row| ids.iter().map(|&id| &row[id as usize]));
+            largest_difference(asked.zip(golden.logits.iter().flatten()))
+        });
         let is_fast = matches!(self.backend, Device::Cpu(cpu) if !cpu.precision.is_exact());
-        Ok(SelfTest { max_difference, tolerance: if is_fast { FAST_TOLERANCE } else { TOLERANCE } })
+        Ok(SelfTest { from_cpu, from_golden, tolerance: if is_fast { FAST_TOLERANCE } else { TOLERANCE } })
     }
 
     async fn all_logits(&self, ids: &[TokenId]) -> Result<Vec<f32>, Error> {
@@ -51,4 +95,12 @@ impl Engine {
         let normalized = pass.finish(&self.backend, &self.model).await?.normalized;
         Ok(self.logits_at(&normalized, ids.len(), LogitPositions::All).await?.data)
     }
+}
+
+/// Infinite where one is no number.
+fn largest_difference<'a>(pairs: impl Iterator<Item = (&'a f32, &'a f32)>) -> f32 {
+    pairs.fold(0.0, |most: f32, (got, wanted)| match (got - wanted).abs() {
+        difference if difference.is_finite() => most.max(difference),
+        _ => f32::INFINITY,
+    })
 }

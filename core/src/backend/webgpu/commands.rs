@@ -102,10 +102,10 @@ struct Recording {
 /// What was held when a large allocation was asked for, bytes, and whether it failed.
 type LargeAllocation = (usize, Pin<Box<dyn Future<Output = bool>>>);
 
-/// Catch what goes wrong between two waits.
+/// Catch what goes wrong between two waits. The one that lies on the other goes first, also where they are dropped.
 struct Scopes {
-    memory: wgpu::ErrorScopeGuard,
     validation: wgpu::ErrorScopeGuard,
+    memory: wgpu::ErrorScopeGuard,
 }
 
 impl Commands {
@@ -191,6 +191,20 @@ impl Commands {
 
     pub fn lose(&self) {
         self.device.destroy();
+    }
+
+    /// The first pass will run this kernel.
+    pub fn expect(&self, kernel: Kernel) {
+        self.kernels.expect(kernel);
+    }
+
+    /// Compiles a kernel that the first pass will run; tells how many are left, or that none was.
+    pub async fn compile_next(&self) -> Result<Option<usize>, DeviceError> {
+        let scope = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
+        let n_left = self.kernels.compile_next();
+        let refused = scope.pop().await;
+        check_lost(&self.lost)?;
+        refused.map_or(Ok(n_left), |error| Err(DeviceError::Refused(error.to_string())))
     }
 
     /// The largest part of a matrix, bytes.

@@ -1,6 +1,7 @@
 //! Every kernel with its source: what it reads, what it writes, and its pipeline on a device.
 
-use std::cell::OnceCell;
+use std::cell::{OnceCell, RefCell};
+use std::collections::VecDeque;
 
 /// A kernel: an entry point with its constants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,25 +121,53 @@ pub(super) const KERNELS: [Facts; 33] = [
     facts(Kernel::ReadLogits, 4, "read_logits", 3),
 ];
 
+/// What a forward pass runs, whatever its weights are.
+const OF_EVERY_PASS: [Kernel; 7] = [
+    Kernel::RmsNorm,
+    Kernel::Rope,
+    Kernel::AttnScores,
+    Kernel::Softmax,
+    Kernel::MixValues,
+    Kernel::Add,
+    Kernel::Swiglu,
+];
+
 /// A kernel's pipeline with the layout of its bindings.
 pub(super) struct Compiled {
     pub pipeline: wgpu::ComputePipeline,
     pub layout: wgpu::BindGroupLayout,
 }
 
-/// Kernels of a device, each compiled when it is first asked for: a model needs those of its weights alone, and some drivers take
-/// seconds for all of them. What is wrong with one turns up where it is used, as every error does.
+/// Kernels of a device, each compiled when it is expected or first asked for: a model needs those of its weights alone, and some
+/// drivers take seconds for all of them. What is wrong with one turns up where it is used, as every error does.
 pub(super) struct Kernels {
     device: wgpu::Device,
     sources: [Source; 5],
     modules: [OnceCell<wgpu::ShaderModule>; 5],
     compiled: [OnceCell<Compiled>; KERNELS.len()],
+    /// To be compiled before the first pass, in their order.
+    expected: RefCell<VecDeque<Kernel>>,
 }
 
 impl Kernels {
     pub fn new(device: wgpu::Device, sources: [Source; 5]) -> Self {
         let (modules, compiled) = (Default::default(), [const { OnceCell::new() }; KERNELS.len()]);
-        Self { device, sources, modules, compiled }
+        Self { device, sources, modules, compiled, expected: RefCell::new(OF_EVERY_PASS.into()) }
+    }
+
+    /// The first pass will run this one.
+    pub fn expect(&self, kernel: Kernel) {
+        let mut expected = self.expected.borrow_mut();
+        if self.compiled[kernel as usize].get().is_none() && !expected.contains(&kernel) {
+            expected.push_back(kernel);
+        }
+    }
+
+    /// Compiles one of those expected; tells how many are left, or that none was.
+    pub fn compile_next(&self) -> Option<usize> {
+        let kernel = self.expected.borrow_mut().pop_front()?;
+        self.get(kernel);
+        Some(self.expected.borrow().len())
     }
 
     /// One of them.

@@ -14,6 +14,8 @@ use crate::tensor::quantized::{QUANT_BLOCK, QuantKind, QuantizedMatrix};
 const TILE: usize = 64;
 /// From so many large tiles on they occupy a device.
 const MIN_LARGE_TILES: usize = 100;
+/// Rows of a product that a model's first passes compute: those of a short prompt.
+const EXPECTED_ROWS: usize = 64;
 
 /// How a product is shared out. Both sizes of tiles add in one order, so that a row's bits do not go with how many there are.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -85,6 +87,26 @@ impl Form {
             Self::Blocks { zero, .. } => zero,
         }
     }
+
+    /// Computes products.
+    fn product(self, tiling: Tiling) -> Kernel {
+        match (self, tiling) {
+            (Self::Bf16 | Self::F16 | Self::Blocks { .. }, Tiling::Any) => {
+                unreachable!("rows in 16 bits or in blocks are whole fours")
+            }
+            (Self::F32, Tiling::Any) => Kernel::MatmulF32Any,
+            (Self::F32, Tiling::Small) => Kernel::MatmulF32,
+            (Self::F32, Tiling::Large) => Kernel::MatmulF32Large,
+            (Self::Bf16, Tiling::Small) => Kernel::MatmulBf16,
+            (Self::Bf16, Tiling::Large) => Kernel::MatmulBf16Large,
+            (Self::F16, Tiling::Small) => Kernel::MatmulF16,
+            (Self::F16, Tiling::Large) => Kernel::MatmulF16Large,
+            (Self::Blocks { n_words: 4, .. }, Tiling::Small) => Kernel::Matmul4Bit,
+            (Self::Blocks { n_words: 4, .. }, Tiling::Large) => Kernel::Matmul4BitLarge,
+            (Self::Blocks { .. }, Tiling::Small) => Kernel::Matmul8Bit,
+            (Self::Blocks { .. }, Tiling::Large) => Kernel::Matmul8BitLarge,
+        }
+    }
 }
 
 impl GpuMatrix {
@@ -148,6 +170,7 @@ impl GpuMatrix {
 
     fn in_parts(commands: &Commands, form: Form, n_in: usize, bytes: &[u8], row_bytes: usize) -> Self {
         let n_out = bytes.len() / row_bytes;
+        commands.expect(form.product(Tiling::of(EXPECTED_ROWS, n_in, n_out)));
         // Whole tiles, so that no tile lies in two parts.
         let most = (commands.max_binding_bytes() / row_bytes / TILE * TILE).max(1);
         let part = |(index, bytes): (usize, &[u8])| Part {
@@ -167,29 +190,13 @@ impl GpuMatrix {
         // Tiles are read from a whole four on.
         let moved = (!x.start().is_multiple_of(4)).then(|| commands.join(&[x]));
         let x = moved.as_ref().unwrap_or(x);
-        let kernel = match (self.form, tiling) {
-            (Form::Bf16 | Form::F16 | Form::Blocks { .. }, Tiling::Any) => {
-                unreachable!("rows in 16 bits or in blocks are whole fours")
-            }
-            (Form::F32, Tiling::Any) => Kernel::MatmulF32Any,
-            (Form::F32, Tiling::Small) => Kernel::MatmulF32,
-            (Form::F32, Tiling::Large) => Kernel::MatmulF32Large,
-            (Form::Bf16, Tiling::Small) => Kernel::MatmulBf16,
-            (Form::Bf16, Tiling::Large) => Kernel::MatmulBf16Large,
-            (Form::F16, Tiling::Small) => Kernel::MatmulF16,
-            (Form::F16, Tiling::Large) => Kernel::MatmulF16Large,
-            (Form::Blocks { n_words: 4, .. }, Tiling::Small) => Kernel::Matmul4Bit,
-            (Form::Blocks { n_words: 4, .. }, Tiling::Large) => Kernel::Matmul4BitLarge,
-            (Form::Blocks { .. }, Tiling::Small) => Kernel::Matmul8Bit,
-            (Form::Blocks { .. }, Tiling::Large) => Kernel::Matmul8BitLarge,
-        };
         let (tile_outs, tile_rows) = tiling.tile();
         for part in &self.parts {
             let params = [n_rows, self.n_in, part.n_rows, part.first_row, self.n_out, x.start()];
             let params: Vec<Param> =
                 params.into_iter().map(Param::from).chain([Param::from(self.form.zero())]).collect();
             let groups = [part.n_rows.div_ceil(tile_outs), n_rows.div_ceil(tile_rows), 1];
-            commands.dispatch(kernel, &params, &[x, &part.buffer], &y, groups);
+            commands.dispatch(self.form.product(tiling), &params, &[x, &part.buffer], &y, groups);
             commands.worked(2 * n_rows as u64 * self.n_in as u64 * part.n_rows as u64);
         }
         y
