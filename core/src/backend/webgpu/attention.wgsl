@@ -183,51 +183,21 @@ fn mix_values(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation
 
 @group(0) @binding(2) var<storage, read_write> out1: array<f32>;
 
-var<workgroup> lanes: array<f32, 64>;
-
-fn sum_of_lanes(lane: u32, value: f32) -> f32 {
-    lanes[lane] = value;
-    workgroupBarrier();
-    for (var n = 32u; n > 0u; n /= 2u) {
-        if lane < n {
-            lanes[lane] += lanes[lane + n];
-        }
-        workgroupBarrier();
-    }
-    let sum = lanes[0];
-    workgroupBarrier();
-    return sum;
-}
-
-fn max_of_lanes(lane: u32, value: f32) -> f32 {
-    lanes[lane] = value;
-    workgroupBarrier();
-    for (var n = 32u; n > 0u; n /= 2u) {
-        if lane < n {
-            lanes[lane] = max(lanes[lane], lanes[lane + n]);
-        }
-        workgroupBarrier();
-    }
-    let most = lanes[0];
-    workgroupBarrier();
-    return most;
-}
-
 // Below it a score is a masked one: its weight is 0 by definition, not by arithmetic with infinities.
 const MASKED: f32 = -3.0e38;
 
 // A row a workgroup; keys after the query get 0.
 @compute @workgroup_size(64)
-fn softmax(@builtin(workgroup_id) row: vec3<u32>, @builtin(local_invocation_id) at: vec3<u32>) {
+fn softmax(@builtin(workgroup_id) row: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let start = (row.y * block.n_queries + row.x) * block.n_tokens;
     let n_keys = block.first_query + row.x + 1u;
     var most = MASKED;
-    for (var key = at.x; key < n_keys; key += 64u) {
+    for (var key = lane; key < n_keys; key += 64u) {
         most = max(most, a[block.a_start + start + key]);
     }
-    most = max_of_lanes(at.x, most);
+    most = max_of_lanes(lane, 64u, vec2<f32>(most)).x;
     var sum = 0.0;
-    for (var key = at.x; key < n_keys; key += 64u) {
+    for (var key = lane; key < n_keys; key += 64u) {
         let score = a[block.a_start + start + key];
         var weight = 0.0;
         if !(score <= MASKED) {
@@ -236,8 +206,8 @@ fn softmax(@builtin(workgroup_id) row: vec3<u32>, @builtin(local_invocation_id) 
         out1[start + key] = weight;
         sum += weight;
     }
-    let scale = 1.0 / sum_of_lanes(at.x, sum);
-    for (var key = at.x; key < block.n_tokens; key += 64u) {
+    let scale = 1.0 / sum_of_lanes(lane, 64u, vec2<f32>(sum)).x;
+    for (var key = lane; key < block.n_tokens; key += 64u) {
         if key < n_keys {
             out1[start + key] *= scale;
         } else {
@@ -248,66 +218,62 @@ fn softmax(@builtin(workgroup_id) row: vec3<u32>, @builtin(local_invocation_id) 
 
 // `-Σ p ln p` of each row, a row a workgroup.
 @compute @workgroup_size(64)
-fn entropies(@builtin(workgroup_id) row: vec3<u32>, @builtin(local_invocation_id) at: vec3<u32>) {
+fn entropies(@builtin(workgroup_id) row: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let out = row.y * block.n_queries + row.x;
     let start = block.a_start + out * block.n_tokens;
     var sum = 0.0;
-    for (var key = at.x; key < block.first_query + row.x + 1u; key += 64u) {
+    for (var key = lane; key < block.first_query + row.x + 1u; key += 64u) {
         let p = a[start + key];
         if p > 0.0 {
             sum -= p * log(p);
         }
     }
-    let total = sum_of_lanes(at.x, sum);
-    if at.x == 0u {
+    let total = sum_of_lanes(lane, 64u, vec2<f32>(sum)).x;
+    if lane == 0u {
         out1[out] = total;
     }
 }
 
 // For each head the sum over a block's rows, of one number each.
 @compute @workgroup_size(64)
-fn sum_of_rows(@builtin(workgroup_id) head: vec3<u32>, @builtin(local_invocation_id) at: vec3<u32>) {
+fn sum_of_rows(@builtin(workgroup_id) head: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     var sum = 0.0;
-    for (var row = at.x; row < block.n_queries; row += 64u) {
+    for (var row = lane; row < block.n_queries; row += 64u) {
         sum += a[block.a_start + head.x * block.n_queries + row];
     }
-    let total = sum_of_lanes(at.x, sum);
-    if at.x == 0u {
+    let total = sum_of_lanes(lane, 64u, vec2<f32>(sum)).x;
+    if lane == 0u {
         out1[head.x] = total;
     }
 }
 
-var<workgroup> keys: array<u32, 64>;
-
 // For each head the key with the largest weight in one row, the first among equals, as a number.
 @compute @workgroup_size(64)
-fn argmax_keys(@builtin(workgroup_id) head: vec3<u32>, @builtin(local_invocation_id) at: vec3<u32>) {
+fn argmax_keys(@builtin(workgroup_id) head: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let start = block.a_start + (head.x * block.n_queries + block.extra) * block.n_tokens;
     var best = 0u;
     var most = MASKED;
-    for (var key = at.x; key < block.n_tokens; key += 64u) {
+    for (var key = lane; key < block.n_tokens; key += 64u) {
         let weight = a[start + key];
         if weight > most {
             most = weight;
             best = key;
         }
     }
-    lanes[at.x] = most;
-    keys[at.x] = best;
+    lanes[lane] = vec2<f32>(most, f32(best));
     workgroupBarrier();
     for (var n = 32u; n > 0u; n /= 2u) {
-        if at.x < n {
-            let other = lanes[at.x + n];
-            let is_first = other == lanes[at.x] && keys[at.x + n] < keys[at.x];
-            if other > lanes[at.x] || is_first {
-                lanes[at.x] = other;
-                keys[at.x] = keys[at.x + n];
+        if lane < n {
+            let own = lanes[lane];
+            let other = lanes[lane + n];
+            if other.x > own.x || (other.x == own.x && other.y < own.y) {
+                lanes[lane] = other;
             }
         }
         workgroupBarrier();
     }
-    if at.x == 0u {
-        out1[head.x] = f32(keys[0]);
+    if lane == 0u {
+        out1[head.x] = lanes[0].y;
     }
 }
 
@@ -316,14 +282,14 @@ fn argmax_keys(@builtin(workgroup_id) head: vec3<u32>, @builtin(local_invocation
 
 // For each head the weight on the target's cells.
 @compute @workgroup_size(64)
-fn target_mass(@builtin(workgroup_id) head: vec3<u32>, @builtin(local_invocation_id) at: vec3<u32>) {
+fn target_mass(@builtin(workgroup_id) head: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let start = block.a_start + head.x * block.n_queries * block.n_tokens;
     var sum = 0.0;
-    for (var i = at.x; i < block.extra; i += 64u) {
+    for (var i = lane; i < block.extra; i += 64u) {
         sum += a[start + cells[i]];
     }
-    let total = sum_of_lanes(at.x, sum);
-    if at.x == 0u {
+    let total = sum_of_lanes(lane, 64u, vec2<f32>(sum)).x;
+    if lane == 0u {
         out2[head.x] = total;
     }
 }

@@ -17,30 +17,21 @@ struct RowEdit {
 @group(0) @binding(2) var<storage, read> b: array<f32>;
 @group(0) @binding(3) var<storage, read_write> x: array<f32>;
 
-// Products with the direction: the row's, and the direction's own.
-var<workgroup> lanes: array<vec2<f32>, 64>;
-
 // A row a workgroup.
 @compute @workgroup_size(64)
-fn edit_rows(@builtin(workgroup_id) row: vec3<u32>, @builtin(local_invocation_id) at: vec3<u32>) {
+fn edit_rows(@builtin(workgroup_id) row: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let start = rows[row.x] * edit.row_len + edit.first_column;
+    // The row times the direction, and the direction times itself.
     var dot = vec2<f32>();
     if edit.kind == 3u {
-        for (var i = at.x; i < edit.n_columns; i += 64u) {
+        for (var i = lane; i < edit.n_columns; i += 64u) {
             let d = b[edit.b_start + i];
             dot = fma(vec2<f32>(x[start + i], d), vec2<f32>(d), dot);
         }
     }
-    lanes[at.x] = dot;
-    workgroupBarrier();
-    for (var n = 32u; n > 0u; n /= 2u) {
-        if at.x < n {
-            lanes[at.x] += lanes[at.x + n];
-        }
-        workgroupBarrier();
-    }
-    let factor = edit.alpha * lanes[0].x / lanes[0].y;
-    for (var i = at.x; i < edit.n_columns; i += 64u) {
+    dot = sum_of_lanes(lane, 64u, dot);
+    let factor = edit.alpha * dot.x / dot.y;
+    for (var i = lane; i < edit.n_columns; i += 64u) {
         switch edit.kind {
             case 0u: {
                 // Zero is zero, whatever was there.

@@ -50,27 +50,17 @@ struct Rows {
 
 @group(0) @binding(0) var<uniform> rows: Rows;
 
-var<workgroup> lanes: array<f32, 64>;
-
 // `x / sqrt(mean(x²) + eps) * gain`, a row a workgroup.
 @compute @workgroup_size(64)
-fn rms_norm(@builtin(workgroup_id) row: vec3<u32>, @builtin(local_invocation_id) at: vec3<u32>) {
+fn rms_norm(@builtin(workgroup_id) row: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let start = row.x * rows.row_len;
     var sum = 0.0;
-    for (var i = at.x; i < rows.row_len; i += 64u) {
+    for (var i = lane; i < rows.row_len; i += 64u) {
         let value = a[rows.a_start + start + i];
         sum = fma(value, value, sum);
     }
-    lanes[at.x] = sum;
-    workgroupBarrier();
-    for (var n = 32u; n > 0u; n /= 2u) {
-        if at.x < n {
-            lanes[at.x] += lanes[at.x + n];
-        }
-        workgroupBarrier();
-    }
-    let scale = 1.0 / sqrt(lanes[0] / f32(rows.row_len) + rows.eps);
-    for (var i = at.x; i < rows.row_len; i += 64u) {
+    let scale = 1.0 / sqrt(sum_of_lanes(lane, 64u, vec2<f32>(sum)).x / f32(rows.row_len) + rows.eps);
+    for (var i = lane; i < rows.row_len; i += 64u) {
         out2[start + i] = a[rows.a_start + start + i] * scale * b[rows.b_start + i];
     }
 }

@@ -51,10 +51,16 @@ pub(super) struct Source {
 /// The files.
 pub(super) const SOURCES: [Source; 5] = [
     Source { name: "matmul", wgsl: concat!(include_str!("tiles.wgsl"), include_str!("matmul.wgsl")) },
-    Source { name: "attention", wgsl: concat!(include_str!("tiles.wgsl"), include_str!("attention.wgsl")) },
-    Source { name: "elementwise", wgsl: include_str!("elementwise.wgsl") },
-    Source { name: "edits", wgsl: include_str!("edits.wgsl") },
-    Source { name: "logits", wgsl: include_str!("logits.wgsl") },
+    Source {
+        name: "attention",
+        wgsl: concat!(include_str!("tiles.wgsl"), include_str!("lanes.wgsl"), include_str!("attention.wgsl")),
+    },
+    Source {
+        name: "elementwise",
+        wgsl: concat!(include_str!("lanes.wgsl"), include_str!("elementwise.wgsl")),
+    },
+    Source { name: "edits", wgsl: concat!(include_str!("lanes.wgsl"), include_str!("edits.wgsl")) },
+    Source { name: "logits", wgsl: concat!(include_str!("lanes.wgsl"), include_str!("logits.wgsl")) },
 ];
 
 /// What there is to know of a kernel: its file, its entry point, and how many buffers it reads. Parameters are bound first, then

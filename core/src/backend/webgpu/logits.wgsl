@@ -18,37 +18,6 @@ struct Ask {
 @group(0) @binding(3) var<storage, read> asked: array<u32>;
 @group(0) @binding(4) var<storage, read_write> out3: array<f32>;
 
-// Of the row and of the clean one.
-var<workgroup> lanes: array<vec2<f32>, 256>;
-
-fn sum_of_lanes(lane: u32, value: vec2<f32>) -> vec2<f32> {
-    lanes[lane] = value;
-    workgroupBarrier();
-    for (var n = 128u; n > 0u; n /= 2u) {
-        if lane < n {
-            lanes[lane] += lanes[lane + n];
-        }
-        workgroupBarrier();
-    }
-    let sum = lanes[0];
-    workgroupBarrier();
-    return sum;
-}
-
-fn max_of_lanes(lane: u32, value: vec2<f32>) -> vec2<f32> {
-    lanes[lane] = value;
-    workgroupBarrier();
-    for (var n = 128u; n > 0u; n /= 2u) {
-        if lane < n {
-            lanes[lane] = max(lanes[lane], lanes[lane + n]);
-        }
-        workgroupBarrier();
-    }
-    let most = lanes[0];
-    workgroupBarrier();
-    return most;
-}
-
 // `exp(-x) - 1 + x`, also where that is a difference of nearly equal numbers.
 fn excess(x: f32) -> f32 {
     if abs(x) < 0.25 {
@@ -59,11 +28,11 @@ fn excess(x: f32) -> f32 {
 
 // A row a workgroup.
 @compute @workgroup_size(256)
-fn read_logits(@builtin(workgroup_id) row: vec3<u32>, @builtin(local_invocation_id) at: vec3<u32>) {
+fn read_logits(@builtin(workgroup_id) row: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let start = ask.a_start + row.x * ask.d_vocab;
     let asks = asked[row.x];
     if ask.kind == 1u || ask.kind == 2u {
-        if at.x == 0u {
+        if lane == 0u {
             out3[row.x] = a[start + asks];
             if ask.kind == 2u {
                 out3[row.x] -= a[start + ask.versus];
@@ -74,37 +43,37 @@ fn read_logits(@builtin(workgroup_id) row: vec3<u32>, @builtin(local_invocation_
     let is_kl = ask.kind == 3u;
     let clean = ask.b_start + select(0u, asks * ask.d_vocab, is_kl);
     var most = vec2<f32>(-3.0e38);
-    for (var i = at.x; i < ask.d_vocab; i += 256u) {
+    for (var i = lane; i < ask.d_vocab; i += 256u) {
         var logits = vec2<f32>(a[start + i]);
         if is_kl {
             logits.y = b[clean + i];
         }
         most = max(most, logits);
     }
-    most = max_of_lanes(at.x, most);
+    most = max_of_lanes(lane, 256u, most);
     var sum = vec2<f32>();
-    for (var i = at.x; i < ask.d_vocab; i += 256u) {
+    for (var i = lane; i < ask.d_vocab; i += 256u) {
         var logits = vec2<f32>(a[start + i]);
         if is_kl {
             logits.y = b[clean + i];
         }
         sum += exp(logits - most);
     }
-    let log_sum = log(sum_of_lanes(at.x, sum));
+    let log_sum = log(sum_of_lanes(lane, 256u, sum));
     if !is_kl {
-        if at.x == 0u {
+        if lane == 0u {
             out3[row.x] = (a[start + asks] - most.x) - log_sum.x;
         }
         return;
     }
     // `Σ p (x + exp(-x) - 1)` with `x = ln p - ln q`: what is added to `p x` sums to 0, and no term is negative.
     var kl = 0.0;
-    for (var i = at.x; i < ask.d_vocab; i += 256u) {
+    for (var i = lane; i < ask.d_vocab; i += 256u) {
         let logprob = (vec2<f32>(a[start + i], b[clean + i]) - most) - log_sum;
         kl += exp(logprob.y) * excess(logprob.y - logprob.x);
     }
-    let total = sum_of_lanes(at.x, vec2<f32>(kl, 0.0));
-    if at.x == 0u {
+    let total = sum_of_lanes(lane, 256u, vec2<f32>(kl, 0.0));
+    if lane == 0u {
         out3[row.x] = total.x;
     }
 }
