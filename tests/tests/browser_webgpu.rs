@@ -71,7 +71,7 @@ async fn webgpu_gives_the_cpus_numbers_and_its_loss_is_survived() -> anyhow::Res
     let title = badge(&browser).await?;
     ensure!(engine.starts_with("webgpu-f32 ("), "{engine}: {title}");
     ensure!(
-        title.contains("in its self-test logits agreed within") && title.contains("of known ones"),
+        title.contains("in its self-test logits differ by at most") && title.contains("from known ones"),
         "{title}"
     );
     assert_close(&logits(&browser).await?, &wanted)?;

@@ -239,13 +239,10 @@ async fn choose(
         }
     };
     if !test.passed() {
-        let why = format!(
-            "{name} computes wrong numbers (in its self-test logits agreed {test}, {:.0e} is allowed), so it is not used",
-            test.tolerance
-        );
+        let why = format!("{name} computes wrong numbers, so it is not used: in its self-test {test}");
         return on_cpu(id, cpu, source, why, known).await;
     }
-    let agrees = format!("in its self-test logits agreed {test}");
+    let agrees = format!("in its self-test {test}");
     if backend == BackendChoice::Webgpu {
         let why = format!("WebGPU was chosen; {agrees}");
         return Ok((gpu, Some(cpu), on_gpu(name, why, known)));
@@ -295,12 +292,12 @@ async fn on_cpu(
     if let Some(golden) = &source.golden {
         let test = cpu.self_test(None, Some(golden)).await.map_err(|error| post::engine_error(&error))?;
         if test.passed() {
-            why.push_str(&format!("; in a self-test logits agreed {test}"));
+            why.push_str(&format!("; in a self-test {test}"));
         } else {
             doubt = Some(format!(
-                "in a self-test the logits of {} agreed {test} only ({:.0e} is allowed): its files were changed, or this browser computes \
-                 wrong numbers; do not rely on what is shown, and try another browser",
-                source.id, test.tolerance
+                "{} computes other numbers than it should: {test}; its files were changed, or this browser is wrong, so do not rely on \
+                 what is shown, and try another browser",
+                source.id
             ));
         }
     }

@@ -251,9 +251,7 @@ async fn reopen(session: &RefCell<Session>, cpu: &Rc<Engine>) -> Option<Rc<Engin
     let report = EngineReport {
         name: engine.engine_name(),
         is_gpu: true,
-        why: format!(
-            "the graphics device failed once and was opened again; in its self-test logits agreed {test}"
-        ),
+        why: format!("the graphics device failed once and was opened again; in its self-test {test}"),
         ..EngineReport::default()
     };
     session.borrow_mut().put_in_place(Rc::clone(&engine), Some(Rc::clone(cpu)), report);

@@ -52,17 +52,18 @@ impl SelfTest {
     }
 }
 
-/// What the differences are from, as the end of a sentence on logits.
+/// What was found, as a part of a sentence.
 impl fmt::Display for SelfTest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (self.from_cpu, self.from_golden) {
-            (Some(cpu), Some(golden)) => {
-                write!(f, "within {cpu:.0e} of the CPU's and {golden:.0e} of known ones")
-            }
-            (Some(cpu), None) => write!(f, "within {cpu:.0e} of the CPU's"),
-            (None, Some(golden)) => write!(f, "within {golden:.0e} of known ones"),
-            (None, None) => f.write_str("held against nothing"),
-        }
+        let number = |difference: f32| match difference {
+            0.1.. => format!("{difference:.1}"),
+            _ => format!("{difference:.0e}"),
+        };
+        let from =
+            |difference: Option<f32>, whose| difference.map(|by| format!("{} from {whose}", number(by)));
+        let parts = [from(self.from_cpu, "the CPU's"), from(self.from_golden, "known ones")];
+        let parts: Vec<String> = parts.into_iter().flatten().collect();
+        write!(f, "logits differ by at most {} ({} is allowed)", parts.join(" and "), number(self.tolerance))
     }
 }
 
