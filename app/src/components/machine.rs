@@ -17,10 +17,16 @@ pub fn ThisMachine() -> impl IntoView {
     let page = page();
     let measurement = page.select(|state| state.measurement.clone());
     let is_running = page.select(|state| state.measurement == Some(Measurement::Running));
+    // What the badge tells who can hover.
+    let engine = page.select(|state| {
+        let engine = &state.model.as_ref()?.engine;
+        Some(format!("Engine {}: {}.", engine.name, engine.why))
+    });
     let can_measure = page.select(|state| state.model.as_ref().is_some_and(|model| model.is_live));
     view! {
         <details class="method" data-testid="machine">
-            <summary>"This machine: how fast the model runs here, and on how many workers"</summary>
+            <summary>"This machine: what runs the model here, how fast, and on how many workers"</summary>
+            <p data-testid="machine-engine">{move || engine.get()}</p>
             <p>
                 "Reads made-up prompts with the attention of every head scored, " {N_REPEATS}
                 " times each; the median counts. Nothing is sent anywhere."
