@@ -308,16 +308,19 @@ impl Engine {
 
     /// A forward pass with any captures: the researcher's door, and the tests'. Runs that its edits read come first.
     pub fn forward(&self, ids: &[TokenId], plan: &RunPlan) -> Result<RunOutput, Error> {
-        block_on(async {
-            let mut donors = Donors::plan(&self.model.config, ids, plan.edits.clone())?;
-            while !donors.step(&self.backend, &self.model).await? {}
-            let plan = &RunPlan { edits: donors.finish(), ..plan.clone() };
-            let mut pass = Pass::start(&self.backend, &self.model, ids, plan.clone())?;
-            while !pass.step(&self.backend, &self.model) {}
-            let Finished { normalized, activations, .. } = pass.finish(&self.backend, &self.model).await?;
-            let logits = self.logits_at(&normalized, ids.len(), plan.logits).await?;
-            Ok(RunOutput { logits, activations })
-        })
+        block_on(self.run_plan(ids, plan))
+    }
+
+    /// As [`Self::forward`], where nothing may wait in place: in a browser, on a graphics device.
+    pub async fn run_plan(&self, ids: &[TokenId], plan: &RunPlan) -> Result<RunOutput, Error> {
+        let mut donors = Donors::plan(&self.model.config, ids, plan.edits.clone())?;
+        while !donors.step(&self.backend, &self.model).await? {}
+        let plan = &RunPlan { edits: donors.finish(), ..plan.clone() };
+        let mut pass = Pass::start(&self.backend, &self.model, ids, plan.clone())?;
+        while !pass.step(&self.backend, &self.model) {}
+        let Finished { normalized, activations, .. } = pass.finish(&self.backend, &self.model).await?;
+        let logits = self.logits_at(&normalized, ids.len(), plan.logits).await?;
+        Ok(RunOutput { logits, activations })
     }
 
     /// As [`Self::forward`], after the positions of a cache, which comes back with `ids` read.

@@ -93,7 +93,7 @@ fn native_tests() -> anyhow::Result<()> {
     let runner: &[&str] = if nextest { &["nextest", "run"] } else { &["test"] };
     run(cargo().args(runner).arg("--workspace"))?;
     // Once more on a graphics device, what a software one does in minutes.
-    let tests = ["golden", "receipts", "restart", "patching", "bundled", "bundled_successor", "real_model"];
+    let tests = ["receipts", "restart", "patching", "bundled", "bundled_successor", "real_model"];
     let tests = tests.iter().flat_map(|test| ["--test", test]);
     let mut on_gpu = cargo();
     on_gpu.args(runner).args(["--package", "headlight-tests"]).args(tests);
@@ -103,10 +103,18 @@ fn native_tests() -> anyhow::Result<()> {
 fn wasm_tests() -> anyhow::Result<()> {
     let driver = crate::shell::find_program("chromedriver").context("there is no chromedriver")?;
     let mut command = wasm_cargo("test");
-    // In release and in one call, so that the dependencies are those of the page. Not `--quiet`: cargo would hand it to
-    // the runner, which does not know it.
-    command.args(["--release", "--target", "wasm32-unknown-unknown", "--package", "headlight-app"]);
-    command.args(["--package", "headlight-tests", "--lib", "--test", "golden"]);
+    // In release, without the command line and in one call, so that the dependencies are those of the page. Not `--quiet`: cargo
+    // would hand it to the runner, which does not know it.
+    command.args(["--release", "--target", "wasm32-unknown-unknown", "--no-default-features"]);
+    command.args([
+        "--package",
+        "headlight-core",
+        "--package",
+        "headlight-app",
+        "--package",
+        "headlight-tests",
+    ]);
+    command.args(["--lib", "--test", "golden"]);
     run(command.env("CHROMEDRIVER", &driver).env("WASM_BINDGEN_TEST_TIMEOUT", "120"))
 }
 

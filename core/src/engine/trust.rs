@@ -7,7 +7,6 @@ use serde::{Deserialize, Serialize};
 use super::Engine;
 use crate::backend::Device;
 use crate::error::Error;
-use crate::forward::Pass;
 use crate::hooks::{LogitPositions, RunPlan};
 use crate::ids::TokenId;
 
@@ -91,10 +90,8 @@ impl Engine {
     }
 
     async fn all_logits(&self, ids: &[TokenId]) -> Result<Vec<f32>, Error> {
-        let mut pass = Pass::start(&self.backend, &self.model, ids, RunPlan::default())?;
-        while !pass.step(&self.backend, &self.model) {}
-        let normalized = pass.finish(&self.backend, &self.model).await?.normalized;
-        Ok(self.logits_at(&normalized, ids.len(), LogitPositions::All).await?.data)
+        let plan = RunPlan { logits: LogitPositions::All, ..RunPlan::default() };
+        Ok(self.run_plan(ids, &plan).await?.logits.data)
     }
 }
 
