@@ -41,7 +41,7 @@ use std::sync::Arc;
 use leptos::prelude::*;
 use wasm_bindgen::JsCast;
 
-use crate::embed::Start;
+use crate::embed::{EmbedFlags, Start, backend_of_query};
 use crate::link::Part;
 use crate::protocol::View;
 use crate::state::edits::EditMsg;
@@ -104,7 +104,14 @@ pub fn mount() {
 
 #[component]
 fn App() -> impl IntoView {
-    let mut state = AppState { embed: embed::flags(), ..AppState::default() };
+    let query = window().location().search().unwrap_or_default();
+    let backend_of_query = backend_of_query(&query);
+    let mut state = AppState {
+        embed: EmbedFlags::of_query(&query),
+        backend: backend_of_query.unwrap_or_default(),
+        backend_of_query,
+        ..AppState::default()
+    };
     runner::know_machine(&mut state);
     let waits = state.embed.as_ref().is_some_and(|flags| flags.start == Start::Click);
     let page = Page { state: RwSignal::new(state), runner: StoredValue::new_local(Runner::default()) };

@@ -1,9 +1,11 @@
-//! What the address's query asks of an embedded page: `?embed=1&map=1&prompt=0&readonly=1&start=click`. Unknown flags are
-//! ignored, values that make no sense fall back; what the flags do to the page is decided in `state` and the components.
+//! What the address's query asks: of an embedded page `?embed=1&map=1&prompt=0&readonly=1&start=click`, of any page where it is to
+//! compute (`?backend=cpu`). Unknown flags are ignored, values that make no sense fall back; what the flags do to the page is decided
+//! in `state` and the components.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::link::Part;
+use crate::protocol::BackendChoice;
 use crate::view_model::colour::Theme;
 
 /// Longest query that is read, bytes.
@@ -39,14 +41,9 @@ pub struct EmbedFlags {
 impl EmbedFlags {
     /// The flags of a query; none where it does not ask for an embed.
     pub fn of_query(query: &str) -> Option<Self> {
-        let query = query.strip_prefix('?').unwrap_or(query);
-        if query.len() > MAX_QUERY {
-            return None;
-        }
         let mut is_embed = false;
         let mut flags = Self::default();
-        for pair in query.split('&') {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, "1"));
+        for (name, value) in pairs(query) {
             match name {
                 "embed" => is_embed = value.is_empty() || is_on(value).unwrap_or(is_embed),
                 "readonly" => flags.is_read_only = is_on(value).unwrap_or(flags.is_read_only),
@@ -69,6 +66,24 @@ impl EmbedFlags {
         }
         is_embed.then_some(flags)
     }
+}
+
+/// Where the page is asked to compute, whatever its link says: `backend=cpu|webgpu|auto`.
+pub fn backend_of_query(query: &str) -> Option<BackendChoice> {
+    let (_, value) = pairs(query).find(|(name, _)| *name == "backend")?;
+    match value {
+        "auto" => Some(BackendChoice::Auto),
+        "cpu" => Some(BackendChoice::Cpu),
+        "webgpu" => Some(BackendChoice::Webgpu),
+        _ => None,
+    }
+}
+
+/// Names and values; none of a query that is too long.
+fn pairs(query: &str) -> impl Iterator<Item = (&str, &str)> {
+    let query = query.strip_prefix('?').unwrap_or(query);
+    let pairs = (query.len() <= MAX_QUERY).then(|| query.split('&'));
+    pairs.into_iter().flatten().map(|pair| pair.split_once('=').unwrap_or((pair, "1")))
 }
 
 fn is_on(value: &str) -> Option<bool> {
@@ -115,6 +130,20 @@ mod tests {
         assert_eq!(flags.origins.as_ref().map(BTreeSet::len), Some(2));
         let escaped = EmbedFlags::of_query("embed=1&origins=https%3A%2F%2Fa.org%2Chttps%3A%2F%2Fb.org");
         assert_eq!(escaped.and_then(|flags| flags.origins).map(|origins| origins.len()), Some(2));
+    }
+
+    #[test]
+    fn a_query_says_where_to_compute_embedded_or_not() {
+        for (query, wanted) in [
+            ("?backend=cpu", Some(BackendChoice::Cpu)),
+            ("?embed=1&backend=webgpu", Some(BackendChoice::Webgpu)),
+            ("backend=auto", Some(BackendChoice::Auto)),
+            ("?backend=gpu", None),
+            ("?backend", None),
+            ("?background=cpu", None),
+        ] {
+            assert_eq!(backend_of_query(query), wanted, "{query}");
+        }
     }
 
     #[test]

@@ -193,6 +193,8 @@ pub struct AppState {
     pub assignment: Assignment,
     /// Which engine is wished for.
     pub backend: BackendChoice,
+    /// Which one the address's query asks for, whatever a link says.
+    pub backend_of_query: Option<BackendChoice>,
     /// The link that the page was opened on last.
     pub shared: Option<Shared>,
     /// A link that waits for its model.
@@ -247,6 +249,7 @@ impl Default for AppState {
             embed: None,
             assignment: Assignment::default(),
             backend: BackendChoice::default(),
+            backend_of_query: None,
             shared: None,
             opening: None,
             problem: None,
@@ -582,6 +585,8 @@ pub fn update(state: &mut AppState, msg: Msg) -> Vec<Task> {
         }
         Msg::ChooseBackend { backend, reload } => {
             state.backend = backend;
+            // Whoever chooses on the page means the links that follow too.
+            state.backend_of_query = None;
             let live = state.model.as_ref().filter(|model| reload && model.is_live);
             live.map(|model| model.source.clone()).map_or_else(Vec::new, |source| load(state, source))
         }

@@ -12,6 +12,7 @@
 //   start     "click": a still frame with a Start button; nothing is fetched before the click. Else it loads when it comes
 //             near the visible part of the page
 //   theme     "light" or "dark"; left out: the reader's
+//   backend   "auto", "cpu" or "webgpu": where to compute; left out: as the link says
 //   width     CSS pixels or per cent; left out: as wide as its place
 //   height    CSS pixels until the view tells its own; with fixed, always
 //   min-height, max-height   what the view's own height is held to: 120 and 2400 when left out
@@ -144,7 +145,7 @@ class SharedEngine {
 }
 
 class HeadlightView extends HTMLElement {
-  static observedAttributes = ["link", "src", "theme", "readonly", "title", ...PARTS];
+  static observedAttributes = ["link", "src", "theme", "backend", "readonly", "title", ...PARTS];
 
   #root = this.attachShadow({ mode: "open" });
   #frame = null;
@@ -228,6 +229,8 @@ class HeadlightView extends HTMLElement {
     if (this.hasAttribute("readonly") && this.getAttribute("readonly") !== "0") query.set("readonly", "1");
     const theme = this.getAttribute("theme");
     if (theme === "light" || theme === "dark") query.set("theme", theme);
+    const backend = this.getAttribute("backend");
+    if (["auto", "cpu", "webgpu"].includes(backend)) query.set("backend", backend);
     if (this.#sharesEngine) query.set("engine", "host");
     // Who may steer it: this page. A page that is itself sandboxed has no origin to name.
     if (window.origin !== "null") query.set("origins", window.origin);

@@ -4,13 +4,7 @@
 use leptos::prelude::*;
 
 use super::{address::address_of, header::EngineBadge, page};
-use crate::embed::EmbedFlags;
 use crate::state::lesson::Fixed;
-
-/// The flags of this page's address.
-pub fn flags() -> Option<EmbedFlags> {
-    EmbedFlags::of_query(&window().location().search().unwrap_or_default())
-}
 
 /// What stands at the top of an embed: the model, its engine, and the way out.
 #[component]

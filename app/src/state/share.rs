@@ -256,7 +256,7 @@ pub(super) fn open(state: &mut AppState, link: Link) -> Vec<Task> {
     state.lab.settings = link.lab.clone();
     state.hide.clone_from(&link.hide);
     state.assignment.open(link.lesson.clone());
-    state.backend = link.backend;
+    state.backend = state.backend_of_query.unwrap_or(link.backend);
     state.held_token = link.token;
     let wanted = link.model.clone();
     state.shared = Some(Shared { link: link.clone(), misfits, applied: None });

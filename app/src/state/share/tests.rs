@@ -182,6 +182,18 @@ fn a_link_that_asks_for_webgpu_says_why_the_cpu_answers() {
     assert_eq!(misfits(&state), 0, "{:?}", state.shared);
 }
 
+#[test]
+fn the_addresss_query_says_where_to_compute_until_somebody_chooses() {
+    let mut state = loaded_state();
+    state.backend_of_query = Some(BackendChoice::Cpu);
+    let link = Link { backend: BackendChoice::Webgpu, ..state.link() };
+    update(&mut state, Msg::Open(Box::new(link.clone())));
+    assert_eq!(state.backend, BackendChoice::Cpu);
+    update(&mut state, Msg::ChooseBackend { backend: BackendChoice::Auto, reload: false });
+    update(&mut state, Msg::Open(Box::new(link)));
+    assert_eq!(state.backend, BackendChoice::Webgpu);
+}
+
 /// A metric of a file, on the map.
 fn import(state: &mut AppState, scores: &[Vec<f32>]) {
     let text = serde_json::json!({ "their score": scores }).to_string();
