@@ -185,7 +185,7 @@ fn what_is_no_link_says_so() {
 }
 
 /// Seconds of fuzzing; more by `HEADLIGHT_FUZZ_SECONDS`.
-const FUZZ_SECONDS: u64 = 60;
+const FUZZ_SECONDS: u64 = 20;
 
 /// Whatever the letters, decoding answers, and what it takes for a view it can write again.
 #[test]
