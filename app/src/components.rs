@@ -155,13 +155,13 @@ fn Whole() -> impl IntoView {
                 <lesson::LessonCard />
                 <prompt::PromptCard />
                 <output::OutputCard />
-                <fieldset class="held" disabled=move || why.get().is_some() title=move || why.get()>
-                    <edits::EditsCard />
-                </fieldset>
                 <effect::EffectCard />
             </div>
             <div class="column column-wide">
                 <head_map::MapCard />
+                <fieldset class="held" disabled=move || why.get().is_some() title=move || why.get()>
+                    <edits::EditsCard />
+                </fieldset>
                 <inspector::InspectorCard />
                 <along::AlongCard />
                 <scatter::ScatterCard />
