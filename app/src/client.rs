@@ -35,7 +35,8 @@ fn is_opaque() -> bool {
 
 /// A worker from a script that this page wrote itself and that imports the engine by its absolute address; the server
 /// must let any origin read it (`Access-Control-Allow-Origin: *`, as static hosts send). It is a classic worker: Chromium
-/// starts no module worker from a `blob:` of an opaque origin, but a classic one may import modules.
+/// starts no module worker in an opaque origin, but a classic one may import modules. Its address is a `data:` one, because a worker
+/// from a `blob:` of an opaque origin is no secure context there, and has no WebGPU.
 fn opaque_worker() -> Result<Worker, JsValue> {
     let base = web_sys::window().ok_or(JsValue::NULL)?.location().href()?;
     let entry = web_sys::Url::new_with_base(WORKER_URL, &base)?.href();
@@ -44,11 +45,7 @@ fn opaque_worker() -> Result<Worker, JsValue> {
         "import({}).catch((error) => setTimeout(() => {{ throw error; }}));",
         serde_json::to_string(&entry).unwrap_or_default(),
     );
-    let kind = web_sys::BlobPropertyBag::new();
-    kind.set_type("text/javascript");
-    let parts = js_sys::Array::of1(&script.as_str().into());
-    let blob = web_sys::Blob::new_with_str_sequence_and_options(&parts, &kind)?;
-    Worker::new(&web_sys::Url::create_object_url_with_blob(&blob)?)
+    Worker::new(&format!("data:text/javascript,{}", js_sys::encode_uri_component(&script)))
 }
 
 /// The way to the worker.

@@ -143,21 +143,32 @@ impl Precision {
     }
 }
 
-/// Why a backend could not do its work.
+/// Why a backend could not do its work: what happened, and what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DeviceError {
     /// The device is gone: unplugged, reset by the system, or its driver crashed.
-    #[error("the graphics device was lost ({0}); run again on the CPU, or reload the page")]
+    #[error("{}; run again on the CPU, or reload the page", self.event())]
     Lost(String),
     /// Not enough memory on the device.
-    #[error("the graphics device has too little memory for this; shorten the prompt, or run on the CPU")]
+    #[error("{}; shorten the prompt, or run on the CPU", self.event())]
     OutOfMemory {
         /// What it held when it gave no more, bytes.
         held_bytes: usize,
     },
     /// The device refused a command.
-    #[error("the graphics device refused a command ({0}); run on the CPU")]
+    #[error("{}; run on the CPU", self.event())]
     Refused(String),
+}
+
+impl DeviceError {
+    /// What happened, for a sentence that goes on otherwise than with what to do.
+    pub fn event(&self) -> String {
+        match self {
+            Self::Lost(why) => format!("the graphics device was lost ({why})"),
+            Self::OutOfMemory { .. } => "the graphics device has too little memory for this".to_owned(),
+            Self::Refused(why) => format!("the graphics device refused a command ({why})"),
+        }
+    }
 }
 
 /// A place to compute. Every kernel takes buffers of this backend and gives a new one.

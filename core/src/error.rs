@@ -41,9 +41,7 @@ pub enum Error {
     #[error(transparent)]
     Device(#[from] DeviceError),
     /// Too little memory on the device that computes.
-    #[error(
-        "the graphics device has too little memory for this; shorten the prompt to about {n_tokens} tokens, which would fit, or run on the CPU"
-    )]
+    #[error("{}; shorten the prompt, or run on the CPU", too_long(*n_tokens))]
     TooLongForDevice {
         /// Tokens that would fit, estimated.
         n_tokens: usize,
@@ -62,6 +60,10 @@ impl From<RunError> for Error {
             RunError::Device(error) => error.into(),
         }
     }
+}
+
+fn too_long(n_tokens: usize) -> String {
+    format!("the graphics device has too little memory for this (about {n_tokens} tokens would fit)")
 }
 
 fn device_code(error: &DeviceError) -> &'static str {
@@ -90,6 +92,14 @@ impl Error {
             | Self::Detect(DetectError::Device(error))
             | Self::Ablate(AblateError::Device(error)) => Some(error),
             _ => None,
+        }
+    }
+
+    /// What happened on the device, if that was it, without what to do about it: for where that has been done.
+    pub fn device_event(&self) -> Option<String> {
+        match self {
+            Self::TooLongForDevice { n_tokens } => Some(too_long(*n_tokens)),
+            _ => self.of_device().map(DeviceError::event),
         }
     }
 
@@ -128,5 +138,31 @@ impl Error {
     /// Whether something else can be tried without reloading the model.
     pub fn recoverable(&self) -> bool {
         !matches!(self, Self::NotFinite)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_device_could_not_do_is_told_with_what_to_do_and_without() {
+        let memory = DeviceError::OutOfMemory { held_bytes: 7 };
+        let errors = [
+            (Error::TooLongForDevice { n_tokens: 300 }, "device_memory"),
+            (Error::Device(DeviceError::Lost("unplugged".to_owned())), "device_lost"),
+            (Error::Detect(DetectError::Device(memory.clone())), "device_memory"),
+            (Error::Ablate(AblateError::Device(DeviceError::Refused("no".to_owned()))), "device_refused"),
+        ];
+        for (error, code) in errors {
+            let (told, event) = (error.to_string(), error.device_event().expect("of the device"));
+            assert_eq!(error.code(), code);
+            let rest = told.strip_prefix(&event).unwrap_or_else(|| panic!("{told:?} and {event:?}"));
+            assert!(
+                rest.starts_with("; ") && rest.contains("on the CPU") && !event.contains("CPU"),
+                "{told}"
+            );
+        }
+        assert_eq!(Error::NoBos.device_event(), None);
     }
 }

@@ -9,12 +9,13 @@
   if (host === window) return;
   const tell = (event, value = null) => host.postMessage({ headlight: 1, event, value }, "*");
 
-  // A sandboxed frame may start only a script of its own making, which then imports the engine.
+  // A sandboxed frame may start only a script of its own making, which then imports the engine. Not from a blob, whose worker
+  // would be no secure context and have no WebGPU.
   const entry = new URL("../worker/start.js", location.href).href;
   const script = `import(${JSON.stringify(entry)}).catch((error) => setTimeout(() => { throw error; }));`;
   let worker;
   try {
-    worker = new Worker(URL.createObjectURL(new Blob([script], { type: "text/javascript" })));
+    worker = new Worker(`data:text/javascript,${encodeURIComponent(script)}`);
   } catch (error) {
     return tell("engine-lost", String(error));
   }

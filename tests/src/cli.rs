@@ -2,7 +2,7 @@
 //! model to call it on.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
@@ -20,7 +20,15 @@ fn program() -> PathBuf {
 /// # Panics
 /// When it is not built.
 pub fn headlight(arguments: &[&str]) -> Output {
-    let output = Command::new(program()).args(arguments).output();
+    headlight_into(Stdio::piped(), arguments)
+}
+
+/// Runs the program; what it prints goes there.
+///
+/// # Panics
+/// When it is not built.
+pub fn headlight_into(stdout: impl Into<Stdio>, arguments: &[&str]) -> Output {
+    let output = Command::new(program()).args(arguments).stdout(stdout).output();
     output.expect("headlight is built: cargo build --bin headlight")
 }
 

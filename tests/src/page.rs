@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use serde_json::json;
+use headlight_app::link::Link;
+use headlight_app::protocol::BackendChoice;
+use serde_json::{Value, json};
 use xtask::browser::{Browser, BrowserOptions};
 use xtask::paths;
 use xtask::server::{Serving, serve_dir};
@@ -12,25 +14,59 @@ pub const SOON: Duration = Duration::from_secs(30);
 /// What takes a large model.
 pub const LONG: Duration = Duration::from_secs(240);
 
-/// The page under a sub-path of an ordinary static server, its bundled model loaded; on a software adapter where the tests run on a
-/// graphics device.
+/// A browser; with a software adapter where the tests run on a graphics device.
+pub async fn start(options: BrowserOptions) -> anyhow::Result<Browser> {
+    let software_gpu = options.software_gpu || crate::is_on_web_gpu();
+    Browser::start(BrowserOptions { software_gpu, ..options }).await
+}
+
+/// The page under a sub-path of an ordinary static server, its bundled model loaded on the backend of these tests.
 pub async fn open(options: BrowserOptions) -> anyhow::Result<Browser> {
-    let on_gpu = crate::is_on_web_gpu();
-    let options = BrowserOptions { software_gpu: options.software_gpu || on_gpu, ..options };
     let serving = Serving { sub_path: "/course/week-3/".to_owned(), ..Serving::default() };
     let address = serve_dir(&paths::dist(), serving).await?;
-    let browser = Browser::start(options).await?;
+    let browser = start(options).await?;
     browser.client.goto(&format!("http://{address}/course/week-3/index.html")).await?;
     browser.wait_until("!!window.headlight", SOON).await?;
     browser.eval("window.headlight.ready").await?;
-    browser.wait_until("document.querySelector('[data-testid=\"next-token-0\"]') !== null", SOON).await?;
-    if on_gpu {
+    if crate::is_on_web_gpu() {
         choose(&browser, "backend-choice", "WebGPU").await?;
-        let badge = by_id("engine-badge");
-        browser.wait_until(&format!("{badge}.title.includes('webgpu-f32')"), LONG).await?;
-        browser.wait_until("document.querySelector('[data-testid=\"next-token-0\"]') !== null", SOON).await?;
     }
+    wait_for_numbers(&browser).await?;
     Ok(browser)
+}
+
+/// A view of the bundled model that asks for the backend of these tests.
+pub fn link() -> Link {
+    let backend = if crate::is_on_web_gpu() { BackendChoice::Webgpu } else { BackendChoice::default() };
+    Link { backend, ..Link::default() }
+}
+
+/// What stands behind an address for the page to open on the backend of these tests: nothing on the CPU.
+pub fn fragment() -> String {
+    if crate::is_on_web_gpu() { format!("#{}", link().encode()) } else { String::new() }
+}
+
+/// Whether a report's numbers come from the backend of these tests.
+pub fn is_ours(report: &Value) -> bool {
+    let engine = report["provenance"]["engine"].as_str();
+    engine.is_some_and(|engine| engine.starts_with(engine_name()))
+}
+
+fn engine_name() -> &'static str {
+    if crate::is_on_web_gpu() { "webgpu-f32" } else { "cpu-f32" }
+}
+
+/// Waits until the page, or the frame that was entered, shows next tokens that the backend of these tests computed, and computes no
+/// others. Another engine's, shown before or in its place, do not count.
+pub async fn wait_for_numbers(browser: &Browser) -> anyhow::Result<()> {
+    let engine = engine_name();
+    let runs = format!("[aria-busy=false] [data-testid=runs][data-engine^={engine}]");
+    let shown = browser.wait_until(&format!("document.querySelector('{runs}') !== null"), LONG).await;
+    if let Err(error) = shown {
+        let badge = browser.eval(&format!("{}?.title", by_id("engine-badge"))).await?;
+        return Err(error.context(format!("no numbers of {engine}; the badge says {badge}")));
+    }
+    Ok(())
 }
 
 /// Replaces the prompt as typing does.
@@ -59,10 +95,10 @@ pub fn by_id(id: &str) -> String {
     format!("document.querySelector('[data-testid=\"{id}\"]')")
 }
 
-/// Clicks an element, once it is there.
+/// Clicks an element, once it is there and can be clicked.
 pub async fn click(browser: &Browser, id: &str) -> anyhow::Result<()> {
     let element = by_id(id);
-    browser.wait_until(&format!("{element} !== null"), SOON).await?;
+    browser.wait_until(&format!("{element} !== null && !{element}.disabled"), SOON).await?;
     browser.eval(&format!("{element}.click()")).await.map(|_| ())
 }
 

@@ -4,7 +4,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::ensure;
-use headlight_tests::page::{LONG, SOON, by_id, choose, click, open, text_of, type_prompt};
+use headlight_tests::page::{
+    LONG, SOON, by_id, choose, click, is_ours, open, text_of, type_prompt, wait_for_numbers,
+};
 use serde_json::{Value, json};
 use xtask::browser::{Browser, BrowserOptions};
 use xtask::paths;
@@ -19,7 +21,7 @@ async fn the_bundled_model_reacts_to_a_prompt_and_shows_its_heads() -> anyhow::R
     let prompt = "The wizard Grindelhof greeted the knight. The knight bowed and thanked Grindel";
     type_prompt(&browser, prompt).await?;
     let report = browser.eval(&format!("headlight.run({{text: {}, top: 5}})", json!(prompt))).await?;
-    ensure!(report["logits_top"].as_array().map(Vec::len) == Some(5), "{report}");
+    ensure!(report["logits_top"].as_array().map(Vec::len) == Some(5) && is_ours(&report), "{report}");
     let n_tokens = report["ids"].as_array().map_or(0, Vec::len);
     let last_chip = by_id(&format!("token-chip-{}", n_tokens - 1));
     browser.wait_until(&format!("{last_chip} !== null"), SOON).await?;
@@ -103,6 +105,7 @@ async fn detectors_name_the_bundled_models_heads_on_the_page() -> anyhow::Result
     let score = report["scores"][1][0].as_f64().unwrap_or(f64::NAN);
     ensure!(shown.as_str() == Some(format!("{score:.4}").as_str()), "{shown} on the map, {score} by script");
     ensure!(report["evidence"]["second_copy_nll_nats"].as_f64().is_some_and(|nats| nats < 1.0), "{report}");
+    ensure!(is_ours(&report), "{report}");
     // The same request on the command line gives the same numbers.
     let native = std::process::Command::new(program())
         .args(["detect", "--model", "induction-2l", "--detector", "induction"])
@@ -161,6 +164,7 @@ async fn a_pattern_of_ones_own_is_written_or_painted_and_the_prompt_can_be_the_s
     browser.wait_until(&format!("{} !== null", by_id("detector-verdict")), SOON).await?;
     let shown = browser.eval(&format!("{}.dataset.score", by_id("head-L0H2"))).await?;
     let report = browser.eval("headlight.detect({detector: 'custom', params: {offsets: [-1]}})").await?;
+    ensure!(is_ours(&report), "{report}");
     let score = report["scores"][0][2].as_f64().unwrap_or(f64::NAN);
     ensure!(shown.as_str() == Some(format!("{score:.4}").as_str()), "{shown} on the map, {score} by script");
     // Painted with the keyboard: the first arrow lands on the last query's own position.
@@ -190,7 +194,8 @@ async fn a_pattern_of_ones_own_is_written_or_painted_and_the_prompt_can_be_the_s
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn retrieval_is_paused_resumed_and_stopped_and_reads_a_text_of_ones_own() -> anyhow::Result<()> {
+async fn retrieval_on_smollm2_is_paused_resumed_and_stopped_and_reads_a_text_of_ones_own()
+-> anyhow::Result<()> {
     let browser = open(BrowserOptions::default()).await?;
     browser.eval("headlight.load({model: 'smollm2-135m'})").await?;
     browser.wait_until(&format!("{} !== null", by_id("head-L29H8")), SOON).await?;
@@ -259,6 +264,7 @@ async fn bad_input_is_told_and_the_page_stays_usable() -> anyhow::Result<()> {
     ensure!(banner.contains("tokens long"), "{banner}");
     type_prompt(&browser, "It was a dark and stormy night").await?;
     browser.wait_until(&format!("{} === null", by_id("error-banner")), SOON).await?;
+    wait_for_numbers(&browser).await?;
     ensure!(!text_of(&browser, "next-token-0").await?.is_empty());
     browser.close().await
 }
@@ -303,7 +309,8 @@ async fn favourite(browser: &Browser) -> anyhow::Result<(f64, f64)> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn induction_heads_switched_off_cost_the_name_and_undoing_it_returns_every_bit() -> anyhow::Result<()> {
+async fn induction_heads_of_smollm2_switched_off_cost_the_name_and_undoing_it_returns_every_bit()
+-> anyhow::Result<()> {
     let browser = open(BrowserOptions::default()).await?;
     browser.eval("headlight.load({model: 'smollm2-135m'})").await?;
     type_prompt(&browser, "The wizard Grindelhof greeted the knight. The knight bowed and thanked Grindel")
@@ -368,6 +375,7 @@ async fn a_sweep_colours_the_map_meets_the_scores_and_is_the_command_lines() -> 
         rows.flat_map(|row| row.as_array().into_iter().flatten()).filter_map(Value::as_f64).collect()
     };
     ensure!(numbers(&page).len() == 8 && numbers(&native).len() == 8, "{page} {native}");
+    ensure!(is_ours(&page), "{page}");
     for (page, native) in numbers(&page).into_iter().zip(numbers(&native)) {
         ensure!((page - native).abs() < 1e-4, "{page} in the page, {native} natively");
     }
@@ -443,6 +451,7 @@ async fn edits_of_other_kinds_patching_and_bad_ones() -> anyhow::Result<()> {
     browser.wait_until(&format!("{} !== null", by_id("patch-resid")), LONG).await?;
     let cells = format!("{}.querySelectorAll('td').length", by_id("patch-resid"));
     ensure!(browser.eval(&cells).await? == 88, "two layers of 44 positions");
+    wait_for_numbers(&browser).await?;
     browser.screenshot(&artifact("patching.png")).await?;
     browser.close().await
 }

@@ -5,21 +5,23 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::ensure;
+use headlight_app::link::Link;
+use headlight_core::ids::HeadId;
 use headlight_tests::host::{STRICT, document, host, host_of};
+use headlight_tests::page::{self, LONG, SOON, by_id, is_ours, wait_for_numbers};
 use serde_json::{Value, json};
 use xtask::browser::{Browser, BrowserOptions};
 use xtask::paths;
 use xtask::server::Readers;
 
-const SOON: Duration = Duration::from_secs(30);
-const LONG: Duration = Duration::from_secs(120);
 /// Nothing more happens within this.
 const QUIET: Duration = Duration::from_millis(1500);
 /// What the documentation has people write.
 const SANDBOX: &str = "allow-scripts";
 
-fn by_id(id: &str) -> String {
-    format!("document.querySelector('[data-testid=\"{id}\"]')")
+/// A view that holds L1H0, on the backend of these tests.
+fn held() -> Link {
+    Link { head: Some(HeadId::new(1, 0)), ..page::link() }
 }
 
 fn frame(id: &str, query: &str, size: (&str, &str)) -> String {
@@ -50,10 +52,10 @@ async fn a_sandboxed_frame_under_a_strict_policy_runs_the_model_and_leaves_its_h
     let tall = "<p>text</p>".repeat(200);
     let body = format!(
         "<input id=own autofocus>{}{tall}",
-        frame("view", "embed=1&plots=0#1.q1bKSE1MUbJS8jH0MFCqBQA", ("700", "900"))
+        frame("view", &format!("embed=1&plots=0#{}", held().encode()), ("700", "900"))
     );
     let host = host("strict", STRICT, &[("index.html", document(&body))]).await?;
-    let browser = Browser::start(BrowserOptions::default()).await?;
+    let browser = page::start(BrowserOptions::default()).await?;
     browser.client.goto(&format!("{}/index.html", host.address)).await?;
     browser.wait_until("document.activeElement.id === 'own'", SOON).await?;
     browser.eval("scrollTo(0, 120)").await?;
@@ -69,7 +71,7 @@ async fn a_sandboxed_frame_under_a_strict_policy_runs_the_model_and_leaves_its_h
         ensure!(browser.eval(missing).await.is_err(), "the sandbox has no {missing}");
     }
     ensure!(browser.eval("crossOriginIsolated").await? == false);
-    browser.wait_until(&format!("{} !== null", by_id("next-token-0")), SOON).await?;
+    wait_for_numbers(&browser).await?;
     // The link's head is held, and what the frame is not to show is not there.
     browser
         .wait_until(&format!("{}.getAttribute('aria-selected') === 'true'", by_id("head-L1H0")), SOON)
@@ -80,11 +82,12 @@ async fn a_sandboxed_frame_under_a_strict_policy_runs_the_model_and_leaves_its_h
             == true
     );
     let open = browser.eval(&format!("[{0}.href, {0}.rel, {0}.target]", by_id("embed-open"))).await?;
-    ensure!(open[0] == format!("{}#1.q1bKSE1MUbJS8jH0MFCqBQA", host.page), "{open}");
+    ensure!(open[0] == format!("{}#{}", host.page, held().encode()), "{open}");
     ensure!(open[1] == "noopener" && open[2] == "_blank", "{open}");
     // Look, edit: all of it works in there.
     browser.eval(&format!("{}.click()", by_id("ablate"))).await?;
     browser.wait_until(&format!("{} !== null", by_id("kl-nats")), SOON).await?;
+    wait_for_numbers(&browser).await?;
     is_sound(&browser).await?;
     browser.leave_frame().await?;
     let after = browser.eval("[location.href, history.length, scrollY, document.title]").await?;
@@ -101,7 +104,7 @@ async fn a_frame_answers_its_parent_by_id_and_nobody_else() -> anyhow::Result<()
                     view.postMessage({headlight: 1, id: 900, method: 'setState', args: [{prompt: 'hacked'}]}, '*'); \
                     }, 50); });";
     let body = [
-        frame("view", "embed=1", ("600", "600")),
+        frame("view", &format!("embed=1{}", page::fragment()), ("600", "600")),
         frame("elsewhere", "embed=1&start=click&origins=https://elsewhere.example", ("100", "100")),
         "<iframe src=\"stranger.html\"></iframe>".to_owned(),
     ]
@@ -112,7 +115,7 @@ async fn a_frame_answers_its_parent_by_id_and_nobody_else() -> anyhow::Result<()
         ("stranger.js", stranger.to_owned()),
     ];
     let host = host("messages", "default-src 'self'; frame-src 'self' PAGE", &files).await?;
-    let browser = Browser::start(BrowserOptions::default()).await?;
+    let browser = page::start(BrowserOptions::default()).await?;
     browser.client.goto(&format!("{}/index.html", host.address)).await?;
     hears(&browser, "ready").await?;
     browser.eval("window.view = document.getElementById('view')").await.ok();
@@ -120,7 +123,7 @@ async fn a_frame_answers_its_parent_by_id_and_nobody_else() -> anyhow::Result<()
         browser.eval(&format!("call(document.getElementById('view'), {id}, {method}, {args})")).await
     };
     let run = call("7", "'run'", "[{text: 'A B C A B', top: 3}]").await?;
-    ensure!(run["ok"] == true && run["id"] == 7, "{run}");
+    ensure!(run["ok"] == true && run["id"] == 7 && is_ours(&run["value"]), "{run}");
     ensure!(run["value"]["logits_top"].as_array().map(Vec::len) == Some(3), "{run}");
     let set = call("'two'", "'setState'", "[{prompt: 'Q7 K2 Q7', head: 'L0H1'}]").await?;
     ensure!(set["ok"] == true && set["value"]["prompt"] == "Q7 K2 Q7", "{set}");
@@ -193,13 +196,14 @@ async fn a_frame_answers_its_parent_by_id_and_nobody_else() -> anyhow::Result<()
 async fn two_elements_on_one_page_load_when_seen_or_asked() -> anyhow::Result<()> {
     let far = "<p>text</p>".repeat(300);
     let body = format!(
-        "<headlight-view id=one src=\"PAGE\" link=\"#1.q1bKSE1MUbJS8jH0MFCqBQA\" title=One prompt=0 plots=0 readonly height=300>\
-         </headlight-view>\
-         <headlight-view id=two src=\"PAGE\" title=Two start=click height=200></headlight-view>{far}\
-         <headlight-view id=three src=\"PAGE\" title=Three></headlight-view>"
+        "<headlight-view id=one src=\"PAGE\" link=\"#{}\" title=One prompt=0 plots=0 readonly height=300></headlight-view>\
+         <headlight-view id=two src=\"PAGE\" link=\"{}\" title=Two start=click height=200></headlight-view>{far}\
+         <headlight-view id=three src=\"PAGE\" title=Three></headlight-view>",
+        held().encode(),
+        page::fragment()
     );
     let host = host("elements", STRICT, &[("index.html", document(&body))]).await?;
-    let browser = Browser::start(BrowserOptions::default()).await?;
+    let browser = page::start(BrowserOptions::default()).await?;
     browser.client.goto(&format!("{}/index.html", host.address)).await?;
     let frame_of = |id: &str| format!("document.getElementById('{id}').shadowRoot.querySelector('iframe')");
     browser.wait_until(&format!("customElements.get('headlight-view') && {}", frame_of("one")), SOON).await?;
@@ -213,9 +217,9 @@ async fn two_elements_on_one_page_load_when_seen_or_asked() -> anyhow::Result<()
     // Its height is its own, within bounds.
     browser.wait_until("document.getElementById('one').offsetHeight > 320", SOON).await?;
     let state = browser.eval("document.getElementById('one').state()").await?;
-    ensure!(state == json!({"head": "L1H0"}), "{state}");
+    ensure!(state == held().to_value(), "{state}");
     let report = browser.eval("document.getElementById('one').run({text: 'A B C A B'})").await?;
-    ensure!(report["ids"].is_array(), "{report}");
+    ensure!(report["ids"].is_array() && is_ours(&report), "{report}");
     let refused = browser.eval("document.getElementById('one').setState({prompt: 1})").await;
     ensure!(refused.is_err_and(|error| error.to_string().contains("bad_request")));
     let heard = "new Promise((resolve) => { const two = document.getElementById('two'); \
@@ -225,7 +229,8 @@ async fn two_elements_on_one_page_load_when_seen_or_asked() -> anyhow::Result<()
     let heard = browser.eval(heard).await?;
     ensure!(heard == 2, "{heard}");
     let both = "Promise.all(['one', 'two'].map((id) => document.getElementById(id).run({text: 'A B A'})))";
-    ensure!(browser.eval(both).await?.as_array().map(Vec::len) == Some(2));
+    let both = browser.eval(both).await?;
+    ensure!([0, 1].iter().all(|&view: &usize| is_ours(&both[view])), "{both}");
     browser.enter_frame(&frame_of("one")).await?;
     ensure!(browser.eval(&format!("{}.checkVisibility()", by_id("prompt"))).await? == false);
     // Read-only: to look at.
@@ -254,12 +259,12 @@ async fn two_elements_on_one_page_load_when_seen_or_asked() -> anyhow::Result<()
 #[tokio::test(flavor = "multi_thread")]
 async fn a_frame_that_waits_loads_nothing_and_starts_by_keyboard() -> anyhow::Result<()> {
     let body = [
-        frame("view", "embed=1&start=click&theme=dark&plots=0", ("320", "700")),
+        frame("view", &format!("embed=1&start=click&theme=dark&plots=0{}", page::fragment()), ("320", "700")),
         frame("dot", "embed=1", ("1", "1")),
     ]
     .concat();
     let host = host("click", STRICT, &[("index.html", document(&body))]).await?;
-    let browser = Browser::start(BrowserOptions::default()).await?;
+    let browser = page::start(BrowserOptions::default()).await?;
     browser.client.goto(&format!("{}/index.html", host.address)).await?;
     // The frame of one pixel works like any other.
     browser.wait_until("heard.filter((said) => said.event === 'hello').length === 2", SOON).await?;
@@ -282,7 +287,7 @@ async fn a_frame_that_waits_loads_nothing_and_starts_by_keyboard() -> anyhow::Re
     browser.screenshot(&artifact("embed-still-dark.png")).await?;
     browser.enter_frame("document.getElementById('view')").await?;
     browser.press("[data-testid=embed-start]", "\u{e007}").await?;
-    browser.wait_until(&format!("{} !== null", by_id("next-token-0")), LONG).await?;
+    wait_for_numbers(&browser).await?;
     ensure!(browser.eval("document.documentElement.dataset.theme").await? == "dark");
     // By keyboard alone: to a head, hold it, switch it off, and all on again.
     browser.press("[data-testid=head-L0H0]", "\u{e014}\u{e007}").await?;

@@ -1,16 +1,11 @@
 //! Exports and imports in a real Chromium: every menu's files are caught as they are saved, read back by the browser's own
 //! parsers and compared with `window.headlight`.
 
-use std::time::Duration;
-
 use anyhow::{Context, ensure};
+use headlight_tests::page::{self, LONG, SOON, by_id, click, is_ours};
 use serde_json::{Value, json};
 use xtask::browser::{Browser, BrowserOptions};
 use xtask::paths;
-use xtask::server::{Serving, serve_dir};
-
-const SOON: Duration = Duration::from_secs(30);
-const LONG: Duration = Duration::from_secs(240);
 
 /// Catches what would be saved: `saved` has names and blobs.
 const CATCH: &str = "(() => {
@@ -21,24 +16,11 @@ const CATCH: &str = "(() => {
     return true;
 })()";
 
+/// The page, whose downloads are caught.
 async fn open(options: BrowserOptions) -> anyhow::Result<Browser> {
-    let address = serve_dir(&paths::dist(), Serving::default()).await?;
-    let browser = Browser::start(options).await?;
-    browser.client.goto(&format!("http://{address}/index.html")).await?;
-    browser.wait_until("!!window.headlight", SOON).await?;
-    browser.eval("window.headlight.ready").await?;
-    browser.wait_until(&format!("{} !== null", by_id("next-token-0")), SOON).await?;
+    let browser = page::open(options).await?;
     browser.eval(CATCH).await?;
     Ok(browser)
-}
-
-fn by_id(id: &str) -> String {
-    format!("document.querySelector('[data-testid=\"{id}\"]')")
-}
-
-async fn click(browser: &Browser, id: &str) -> anyhow::Result<()> {
-    browser.wait_until(&format!("{} !== null", by_id(id)), SOON).await.with_context(|| id.to_owned())?;
-    browser.eval(&format!("{}.click()", by_id(id))).await.map(|_| ())
 }
 
 async fn fill(browser: &Browser, id: &str, text: &str, event: &str) -> anyhow::Result<()> {
@@ -152,6 +134,7 @@ async fn pictures_and_tables_are_saved_as_shown_and_scores_of_others_become_a_le
     // A table against the scripting interface.
     let csv = save(&browser, "pattern", "export-pattern-csv").await?;
     let report = browser.eval(&format!("headlight.patterns({{text: {prompt}, head: 'L1H0'}})")).await?;
+    ensure!(is_ours(&report), "{}", report["provenance"]);
     let pattern = report["pattern"].as_array().context("a pattern")?;
     let table = rows(&csv["text"]);
     ensure!(table.len() == pattern.len() + 1, "{} rows", table.len());
@@ -166,6 +149,7 @@ async fn pictures_and_tables_are_saved_as_shown_and_scores_of_others_become_a_le
     let json_file = save(&browser, "pattern", "export-pattern-json").await?;
     let saved: Value = serde_json::from_str(json_file["text"].as_str().unwrap_or_default())?;
     ensure!(as_f32(&saved["pattern"][5][3]) == as_f32(&report["pattern"][5][3]) && saved["head"] == "L1H0");
+    ensure!(saved["view"]["engine"] == report["provenance"]["engine"], "{}", saved["view"]);
 
     // Esc closes the menu and leaves the held head.
     let esc = format!(

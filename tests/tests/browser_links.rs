@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use anyhow::{Context, ensure};
-use headlight_tests::page::{LONG, SOON, by_id, click, open, text_of, type_prompt};
+use headlight_tests::page::{self, LONG, SOON, by_id, click, open, text_of, type_prompt, wait_for_numbers};
 use serde_json::Value;
 use xtask::browser::{Browser, BrowserOptions};
 
@@ -40,8 +40,10 @@ async fn a_link_is_reproduced_in_a_fresh_profile_and_a_changed_number_is_told() 
     let (_, letters) = link.split_once('#').context("the view stands behind #")?;
 
     // The sender's server goes on serving: its task belongs to the runtime, not to the browser.
-    let opener = Browser::start(BrowserOptions { width: 1024, ..BrowserOptions::default() }).await?;
+    let opener = page::start(BrowserOptions { width: 1024, ..BrowserOptions::default() }).await?;
     opener.client.goto(&format!("{origin}#{letters}")).await?;
+    // The link asks for the engine that its sender had.
+    wait_for_numbers(&opener).await?;
     let note = wait_for_note(&opener, "Reproduced").await?;
     println!("{note}");
     ensure!(text_of(&opener, "next-token-0").await? == probability, "another most probable token");
@@ -128,12 +130,15 @@ async fn the_share_dialog_needs_no_mouse() -> anyhow::Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn back_and_forward_retrace_steps_and_typing_is_one_entry() -> anyhow::Result<()> {
     let browser = open(BrowserOptions::default()).await?;
-    ensure!(browser.eval("location.hash").await? == "", "a fresh page has no fragment");
+    ensure!(
+        browser.eval("location.hash").await? == page::fragment(),
+        "a fresh page's fragment says more than its engine"
+    );
     let before = browser.eval("history.length").await?;
     for text in ["a", "a b", "a b a", "a b a b a"] {
         type_prompt(&browser, text).await?;
     }
-    browser.wait_until("location.hash.length > 1", SOON).await?;
+    browser.wait_until(&format!("location.hash !== {:?}", page::fragment()), SOON).await?;
     ensure!(browser.eval("history.length").await? == before, "typing floods the history");
     let typed = browser.eval("location.hash").await?;
     click(&browser, "head-L1H1").await?;
@@ -160,7 +165,7 @@ async fn broken_and_hostile_links_say_so_and_the_page_works() -> anyhow::Result<
         prompt: "<img src=x onerror=\"window.pwned = 1\"><script>window.pwned = 1</script>".to_owned(),
         lens: "detector:<b>telepathy</b>".to_owned(),
         head: Some(headlight_core::ids::HeadId::new(999, 999)),
-        ..Default::default()
+        ..page::link()
     };
     let foreign = headlight_app::link::Link {
         model: headlight_app::link::LinkedModel {
@@ -169,7 +174,7 @@ async fn broken_and_hostile_links_say_so_and_the_page_works() -> anyhow::Result<
             sha256: Some("00".repeat(32)),
             ..Default::default()
         },
-        ..Default::default()
+        ..page::link()
     };
     let cut = good.encode();
     let cases = [
@@ -197,7 +202,7 @@ async fn broken_and_hostile_links_say_so_and_the_page_works() -> anyhow::Result<
     browser.client.goto(&format!("{page}#{}", good.encode())).await?;
     let note = wait_for_note(&browser, "L999H999").await?;
     ensure!(note.contains("Not what the sender saw") && note.contains("<b>telepathy</b>"), "{note}");
-    browser.wait_until(&format!("{} !== null", by_id("next-token-0")), SOON).await?;
+    wait_for_numbers(&browser).await?;
     ensure!(browser.eval("window.pwned ?? null").await? == Value::Null, "a prompt was executed");
     browser.close().await
 }

@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use anyhow::ensure;
 use headlight_tests::host::{Host, STRICT, document, host};
-use headlight_tests::page::{LONG, SOON};
-use serde_json::{Value, json};
+use headlight_tests::page::{self, LONG, SOON, is_ours};
+use serde_json::Value;
 use xtask::browser::{Browser, BrowserOptions};
 
 /// The engine's program, and the bundled model's weights.
@@ -20,12 +20,15 @@ fn n_engines(host: &Host) -> usize {
 
 /// Two views of one model; `more` are attributes of both.
 async fn two_views(name: &str, more: &str) -> anyhow::Result<(Host, Browser)> {
+    let link = page::fragment();
     let view = |id: &str| {
-        format!("<headlight-view id={id} src=\"PAGE\" title={id} plots=0 height=300 {more}></headlight-view>")
+        format!(
+            "<headlight-view id={id} src=\"PAGE\" link=\"{link}\" title={id} plots=0 height=300 {more}></headlight-view>"
+        )
     };
     let body = view("one") + &view("two");
     let host = host(name, STRICT, &[("index.html", document(&body))]).await?;
-    let browser = Browser::start(BrowserOptions::default()).await?;
+    let browser = page::start(BrowserOptions::default()).await?;
     browser.client.goto(&format!("{}/index.html", host.address)).await?;
     browser.wait_until("customElements.get('headlight-view') !== undefined", SOON).await?;
     Ok((host, browser))
@@ -50,7 +53,7 @@ async fn two_views_have_one_engine_and_load_a_model_once() -> anyhow::Result<()>
 
     // Each view is its own: state, prompt, what is asked at the same time with the same numbers of its requests.
     browser.eval("document.getElementById('one').setState({prompt: 'Q7 K2 Q7', head: 'L0H1'})").await?;
-    ensure!(browser.eval("document.getElementById('two').state()").await? == json!({}));
+    ensure!(browser.eval("document.getElementById('two').state()").await? == page::link().to_value());
     let runs = "Promise.all([
         document.getElementById('one').run({text: 'A B C A B', interventions: [{kind: 'zero', heads: ['L1H0']}]}),
         document.getElementById('two').run({text: 'A B C A B'}),
@@ -58,6 +61,7 @@ async fn two_views_have_one_engine_and_load_a_model_once() -> anyhow::Result<()>
     ])";
     let runs = browser.eval(runs).await?;
     ensure!(runs[1] == runs[2] && runs[0]["logits_top"] != runs[1]["logits_top"], "{runs}");
+    ensure!(is_ours(&runs[0]) && is_ours(&runs[1]), "{runs}");
 
     // Another model in one of them is not the other's; back again, the other has it still.
     browser.eval("document.getElementById('two').load({model: 'successor-2l'})").await?;
@@ -94,6 +98,7 @@ async fn a_crash_of_the_shared_engine_is_told_in_every_view_and_all_go_on() -> a
     let (host, browser) = two_views("crash", "").await?;
     both(&browser, "ready()").await?;
     let before = browser.eval("document.getElementById('two').run({text: 'A B C A B'})").await?;
+    ensure!(is_ours(&before), "{before}");
     browser.enter_frame("document.getElementById('one').shadowRoot.querySelector('iframe')").await?;
     browser.eval("headlight.debug.crash()").await?;
     browser.leave_frame().await?;
@@ -130,7 +135,7 @@ async fn a_frame_whose_host_shares_nothing_has_an_engine_of_its_own() -> anyhow:
         ("stranger.js", stranger.to_owned()),
     ];
     let host = host("no-offer", "default-src 'self'; frame-src 'self' PAGE", &files).await?;
-    let browser = Browser::start(BrowserOptions::default()).await?;
+    let browser = page::start(BrowserOptions::default()).await?;
     browser.client.goto(&format!("{}/index.html", host.address)).await?;
     browser.wait_until("heard.find((said) => said.event === 'ready')", LONG).await?;
     ensure!(n_engines(&host) == 1, "{:?}", host.asked);
@@ -139,7 +144,7 @@ async fn a_frame_whose_host_shares_nothing_has_an_engine_of_its_own() -> anyhow:
 
 /// The view that loads is taken at its word when it stops; the other, which waited for it, loads instead.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_one_view_stops_goes_on_in_the_other() -> anyhow::Result<()> {
+async fn what_one_view_of_smollm2_stops_goes_on_in_the_other() -> anyhow::Result<()> {
     let (host, browser) = two_views("stops", "").await?;
     both(&browser, "ready()").await?;
     let loads = "(async () => {

@@ -117,7 +117,8 @@ async fn webgpu_gives_the_cpus_numbers_and_its_loss_is_survived() -> anyhow::Res
     let taken_over = format!("{}.title.includes('took over')", by_id("engine-badge"));
     browser.wait_until(&taken_over, SOON).await?;
     let title = badge(&browser).await?;
-    ensure!(title.contains("cpu-f32"), "{title}");
+    ensure!(title.contains("cpu-f32") && title.contains("the graphics device "), "{title}");
+    ensure!(!title.contains("; run"), "what was done is asked for: {title}");
 
     // And it can be chosen again.
     let engine = load(&browser, "webgpu").await?;

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use headlight_tests::cli::{complaint, json, text};
+use headlight_tests::cli::{complaint, headlight_into, json, text};
 use headlight_tests::tiny::TinyConfig;
 
 const CONFIG: TinyConfig = TinyConfig {
@@ -183,6 +183,37 @@ fn a_script_loads_the_files_of_a_bundled_model() {
     let remote = ["--library", "nnsight", "--remote", "--repo", "a/b"];
     let told = complaint(&[["script", "--model", "induction-2l", "--ids", "1"].as_slice(), &remote].concat());
     assert!(told.contains("attention only") && told.contains("remote"), "{told}");
+}
+
+#[test]
+fn a_reader_that_is_gone_is_no_failure_and_a_full_disk_is_one() {
+    let folder = folder("pipe", None);
+    let model = ["--model", text(&folder)];
+    let of_model = |more: &[&'static str]| [more, &model].concat();
+    let calls = [
+        vec!["--help"],
+        vec!["--version"],
+        vec!["run", "--help"],
+        vec!["detectors"],
+        of_model(&["run", "--ids", "1,2"]),
+        of_model(&["detect", "--detector", "induction"]),
+        of_model(&["script", "--ids", "1,2", "--library", "nnsight"]),
+    ];
+    for arguments in calls {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let output = headlight_into(writer, &arguments);
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && told.is_empty(), "{arguments:?}: {} {told}", output.status);
+    }
+    #[cfg(target_os = "linux")]
+    for arguments in [["--help"], ["detectors"]] {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("Linux has it");
+        let output = headlight_into(full, &arguments);
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success(), "{arguments:?} into a full disk");
+        assert!(told.contains("cannot be written") && told.lines().count() == 1, "{told}");
+    }
 }
 
 /// What a call that must succeed prints, as text.

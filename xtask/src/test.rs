@@ -118,31 +118,42 @@ fn wasm_tests() -> anyhow::Result<()> {
     run(command.env("CHROMEDRIVER", &driver).env("WASM_BINDGEN_TEST_TIMEOUT", "120"))
 }
 
+/// Page tests that are not run once more on a graphics device, by parts of their names: a page takes a software one five seconds more
+/// to open, and SmolLM2 minutes.
+const ON_CPU_ALONE: [&str; 14] = [
+    "smollm2",
+    // Of how the page looks.
+    "fits_every_width",
+    "stays_within_every_window",
+    "looks_right",
+    // Of keys, history, dialogs, files and hosts around the page, in which an engine has no part.
+    "needs_no_mouse",
+    "by_keyboard",
+    "back_and_forward",
+    "dialog_writes",
+    "plain_example",
+    "a_poster_stands",
+    "lets_nobody_read",
+    // Of links that are refused, and of how many engines there are.
+    "hostile_links",
+    "engines_of_their_own",
+    "engine_of_its_own",
+];
+
 fn browser_tests() -> anyhow::Result<()> {
     std::fs::create_dir_all(paths::artifacts())?;
+    run(&mut page_tests(&["browser*"], &[]))?;
+    // Once more with a graphics device behind the page; `browser_webgpu` has one anyway, loading and the engine's builds are the CPU's.
+    let tests = ["browser", "browser_exports", "browser_links", "browser_embeds", "browser_sharing"];
+    run(page_tests(&tests, &ON_CPU_ALONE).env("HEADLIGHT_TEST_BACKEND", "webgpu"))
+}
+
+/// Tests of the page, but those whose names contain one of `skipped`. One browser at a time: two cores run one page well.
+fn page_tests(tests: &[&str], skipped: &[&str]) -> Command {
     let mut command = cargo();
-    command.args([
-        "test",
-        "--package",
-        "headlight-tests",
-        "--features",
-        "browser",
-        "--test",
-        "browser*",
-        "--",
-    ]);
-    // One browser at a time: two cores run one page well.
-    run(command.args(["--test-threads", "1", "--nocapture"]))?;
-    // Once more with a graphics device behind the page: what is asked of the small models, which a software one can do.
-    let tests = [
-        "the_bundled_model_reacts",
-        "detectors_name",
-        "a_pattern_of_ones_own",
-        "a_sweep_colours",
-        "bad_input",
-    ];
-    let mut on_gpu = cargo();
-    on_gpu.args(["test", "--package", "headlight-tests", "--features", "browser", "--test", "browser", "--"]);
-    on_gpu.args(["--test-threads", "1", "--nocapture"]).args(tests);
-    run(on_gpu.env("HEADLIGHT_TEST_BACKEND", "webgpu"))
+    command.args(["test", "--package", "headlight-tests", "--features", "browser"]);
+    command.args(tests.iter().flat_map(|test| ["--test", test]));
+    command.args(["--", "--test-threads", "1", "--nocapture"]);
+    command.args(skipped.iter().flat_map(|name| ["--skip", name]));
+    command
 }

@@ -170,6 +170,8 @@ fn Continuation() -> impl IntoView {
     let is_at_work = page.select(|state| {
         state.at_work(Experiment::CleanText).is_some() || state.at_work(Experiment::EditedText).is_some()
     });
+    // Not while the edits' own run is still to come.
+    let can_write = page.select(|state| state.wanted_call(Experiment::CleanText).is_some());
     let write = move |_| {
         page.send(Msg::Lab(LabMsg::Start(Experiment::CleanText)));
         if has_edits.get_untracked() {
@@ -209,7 +211,12 @@ fn Continuation() -> impl IntoView {
                 <Show
                     when=move || is_at_work.get()
                     fallback=move || view! {
-                        <button class="button" data-testid="continue" on:click=write>
+                        <button
+                            class="button"
+                            data-testid="continue"
+                            disabled=move || !can_write.get()
+                            on:click=write
+                        >
                             {format!("Write {N_CONTINUED}")}
                         </button>
                     }

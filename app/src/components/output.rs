@@ -77,8 +77,9 @@ fn Runs(view: ViewRef) -> impl IntoView {
     let after = next_tokens(&view.run, N_NEXT_TOKENS);
     let before = view.clean.as_ref().map(|clean| next_tokens(clean, N_NEXT_TOKENS));
     let is_pair = before.is_some();
+    let engine = view.run.provenance.engine.clone();
     view! {
-        <div class="runs">
+        <div class="runs" data-testid="runs" data-engine=engine>
             {before.map(|rows| view! { <NextList rows title="Before" testid="clean-token" is_narrow=true /> })}
             <NextList
                 rows=after

@@ -67,6 +67,7 @@ fn lens(state: &AppState, lens: Lens) -> Value {
         "key": lens.key(),
         "label": state.lens_label(lens),
         "definition": definition(state, lens),
+        "engine": engine(state, lens),
         "detector": report.map(|report| json!({
             "version": report.version, "stimulus": report.stimulus, "n": report.n,
             "threshold": report.threshold, "request": report.provenance.request,
@@ -75,8 +76,34 @@ fn lens(state: &AppState, lens: Lens) -> Value {
     })
 }
 
-/// How the lens' numbers are defined, in words.
+/// What computed the lens' numbers; nothing is known of those of other programs.
+fn engine(state: &AppState, lens: Lens) -> Option<&str> {
+    let run = match lens {
+        Lens::Prompt(_) => &state.view.as_ref()?.run.provenance,
+        Lens::Detector(doc) => &state.reports().find(|report| report.detector == doc.id)?.provenance.run,
+        Lens::Sweep | Lens::Attribution | Lens::Patching => match state.found(lens.experiment()?)? {
+            Reply::Sweep(report) => &report.provenance,
+            Reply::Dla(report) => &report.provenance,
+            Reply::Patch(report) => &report.provenance,
+            _ => return None,
+        },
+        Lens::Imported(_) => return None,
+    };
+    Some(&run.engine)
+}
+
+/// How the lens' numbers are defined, in words, and what computed them where that is not what computed the run: they stay while one
+/// changes the engine.
 pub fn definition(state: &AppState, lens: Lens) -> String {
+    let own = engine(state, lens);
+    let of_run = engine(state, Lens::default());
+    match own.filter(|own| of_run.is_some_and(|of_run| of_run != *own)) {
+        Some(own) => format!("{} Computed by {own}.", meaning(state, lens)),
+        None => meaning(state, lens),
+    }
+}
+
+fn meaning(state: &AppState, lens: Lens) -> String {
     match lens {
         Lens::Prompt(measure) => {
             let scores = state.view.as_ref().and_then(|view| measure.scores(&view.scores));

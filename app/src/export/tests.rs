@@ -462,3 +462,21 @@ fn texts_are_escaped_and_wrapped() {
     assert_eq!(wrap("abcdefgh", 3), ["abc", "def", "gh"]);
     assert_eq!(wrap("", 3), [""]);
 }
+
+#[test]
+fn numbers_of_another_engine_than_the_runs_name_it() {
+    use super::provenance::{definition, provenance};
+    let mut state = state(Theme::Light);
+    update(&mut state, Msg::SetLens(Lens::Sweep));
+    let lens_of = |state: &AppState| provenance(state, ViewKind::HeadMap)["lens"].clone();
+    assert_eq!(lens_of(&state)["engine"], "cpu-f32");
+    assert!(!definition(&state, Lens::Sweep).contains("Computed by"));
+    let Some(Reply::Sweep(report)) = state.found(Experiment::Sweep) else { panic!("a sweep") };
+    let mut report = report.clone();
+    report.provenance.engine = "webgpu-f32 (a card)".to_owned();
+    done(&mut state, Experiment::Sweep, Reply::Sweep(report));
+    assert_eq!(lens_of(&state)["engine"], "webgpu-f32 (a card)");
+    assert!(definition(&state, Lens::Sweep).ends_with(" Computed by webgpu-f32 (a card)."));
+    update(&mut state, Msg::SetLens(Lens::default()));
+    assert_eq!(lens_of(&state)["engine"], "cpu-f32", "the run's own");
+}

@@ -256,16 +256,31 @@ pub(super) fn open(state: &mut AppState, link: Link) -> Vec<Task> {
     state.lab.settings = link.lab.clone();
     state.hide.clone_from(&link.hide);
     state.assignment.open(link.lesson.clone());
-    state.backend = state.backend_of_query.unwrap_or(link.backend);
+    let wished = state.backend_of_query.unwrap_or(link.backend);
+    let was_wished = std::mem::replace(&mut state.backend, wished);
     state.held_token = link.token;
     let wanted = link.model.clone();
     state.shared = Some(Shared { link: link.clone(), misfits, applied: None });
-    let is_there = state.model.as_ref().is_some_and(|model| {
+    let there = state.model.as_ref().filter(|model| {
         model.is_live
             && model.id == wanted.id
             && wanted.sha256.as_ref().is_none_or(|sha| *sha == model.info.sha256)
     });
-    if is_there && state.loading.is_none() {
+    if let Some(model) = there
+        && state.loading.is_none()
+    {
+        let is_other_engine = match wished {
+            BackendChoice::Auto => false,
+            BackendChoice::Cpu => model.engine.is_gpu,
+            BackendChoice::Webgpu => !model.engine.is_gpu,
+        };
+        // Where the wish was the same before, this engine is what became of it.
+        if is_other_engine && wished != was_wished {
+            let source = model.source.clone();
+            state.opening = Some(Box::new(link));
+            tasks.extend(load(state, source));
+            return tasks;
+        }
         apply(state, link);
         tasks.extend(run(state, 0));
         tasks.extend(start_detector(state, Again::No));

@@ -48,13 +48,14 @@ pub fn error(code: &str, message: &str) -> ErrorReport {
     ErrorReport { code: code.to_owned(), message: message.to_owned(), recoverable: true, detail: None }
 }
 
-/// The engine's error as it crosses to the page.
+/// The engine's error as it crosses to the page; a device's has what happened for its detail.
 pub fn engine_error(error: &headlight_core::error::Error) -> ErrorReport {
+    let detail = error.device_event().unwrap_or_else(|| format!("{error:?}"));
     ErrorReport {
         code: error.code().to_owned(),
         message: error.to_string(),
         recoverable: error.recoverable(),
-        detail: Some(format!("{error:?}").chars().take(400).collect()),
+        detail: Some(detail.chars().take(400).collect()),
     }
 }
 

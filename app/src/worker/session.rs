@@ -226,10 +226,12 @@ async fn recover(
     {
         return Ok(engine);
     }
+    // The message goes on with what the user could do, which is done here.
+    let happened = error.detail.unwrap_or(error.message);
     let report = EngineReport {
         name: cpu_name(&cpu.engine_name()),
         is_gpu: false,
-        why: format!("{}: the CPU took over and computed it again", error.message),
+        why: format!("{happened}, so the CPU took over and computed it again"),
         weight_bytes: cpu.weight_bytes() as u64,
         ..EngineReport::default()
     };

@@ -1,8 +1,9 @@
 //! The `headlight` command line: the core's requests and reports as JSON on stdout. The one part of this crate that
 //! reads files and the clock.
 
+use std::fmt::Display;
 use std::fs::File;
-use std::io::Read;
+use std::io::{ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
@@ -457,25 +458,29 @@ fn main() -> ExitCode {
     };
     match run(cli.command, cli.backend) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            // One sentence: the chain's parts, without repeating a part that the one before contains.
-            eprintln!("headlight: {error:#}");
-            ExitCode::FAILURE
-        }
+        // One sentence: the chain's parts, without repeating a part that the one before contains.
+        Err(error) => complain(&format!("{error:#}"), ExitCode::FAILURE),
     }
 }
 
 /// Prints the help that was asked for, or what is wrong with the arguments: clap's first paragraph, as one sentence.
 fn explain(told: &clap::Error) -> ExitCode {
     if !told.use_stderr() {
-        print!("{told}");
-        return ExitCode::SUCCESS;
+        return match write(told) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => complain(&format!("{error:#}"), ExitCode::FAILURE),
+        };
     }
     let told = told.to_string();
     let lines = told.lines().map(str::trim).take_while(|line| !line.is_empty());
     let sentence = lines.collect::<Vec<_>>().join(" ");
-    eprintln!("headlight: {}", sentence.trim_start_matches("error: "));
-    ExitCode::from(2)
+    complain(sentence.trim_start_matches("error: "), ExitCode::from(2))
+}
+
+/// Says in a sentence why nothing comes; to nobody, where nobody listens.
+fn complain(sentence: &str, code: ExitCode) -> ExitCode {
+    let _ = writeln!(std::io::stderr(), "headlight: {sentence}");
+    code
 }
 
 fn run(command: Command, backend: BackendArg) -> anyhow::Result<()> {
@@ -582,8 +587,7 @@ fn run(command: Command, backend: BackendArg) -> anyhow::Result<()> {
             let engine = model.load(backend)?;
             let repo = repo.or_else(|| known_repo(&engine.info().sha256));
             let request = ScriptRequest { prompt, bos, interventions, library, repo, files, remote };
-            print!("{}", engine.script(&request)?);
-            Ok(())
+            write(engine.script(&request)?)
         }
         Command::Info { model } => print(model.load(backend)?.info()),
         Command::Bench { model, prefill, repeats, edits } => {
@@ -596,8 +600,16 @@ fn run(command: Command, backend: BackendArg) -> anyhow::Result<()> {
 }
 
 fn print(report: &impl Serialize) -> anyhow::Result<()> {
-    println!("{}", serde_json::to_string(report).context("the report cannot be written as JSON")?);
-    Ok(())
+    write(serde_json::to_string(report).context("the report cannot be written as JSON")? + "\n")
+}
+
+/// Writes to standard output. Whoever closed it, as `head` does, has what was wanted: that is no failure.
+fn write(text: impl Display) -> anyhow::Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    match write!(stdout, "{text}").and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        written => written.context("standard output cannot be written"),
+    }
 }
 
 /// A model that the page offers.

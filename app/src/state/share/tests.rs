@@ -166,19 +166,40 @@ fn a_model_from_elsewhere_is_asked_about_and_a_local_one_explained() {
 }
 
 #[test]
-fn a_link_that_asks_for_webgpu_says_why_the_cpu_answers() {
+fn a_link_that_asks_for_webgpu_has_it_tried_and_says_why_the_cpu_answers() {
     let mut state = loaded_state();
-    let link = Link { backend: BackendChoice::Webgpu, ..state.link() };
-    if let Some(model) = &mut state.model {
-        model.engine.why = "no adapter".to_owned();
-    }
-    update(&mut state, Msg::Open(Box::new(link.clone())));
+    let link = Link { backend: BackendChoice::Webgpu, prompt: "on WebGPU".to_owned(), ..state.link() };
     let misfits = |state: &AppState| state.shared.as_ref().map_or(0, |shared| shared.misfits.len());
+    let n_loads = |tasks: &[Task], wanted: BackendChoice| {
+        let is_one = |task: &&Task| matches!(task, Task::Load { backend, .. } if *backend == wanted);
+        tasks.iter().filter(is_one).count()
+    };
+    let open = |state: &mut AppState, backend| {
+        let tasks = update(state, Msg::Open(Box::new(Link { backend, ..link.clone() })));
+        (n_loads(&tasks, backend), misfits(state))
+    };
+    // The model is there, on another engine than the link asks for.
+    assert_eq!(open(&mut state, BackendChoice::Webgpu), (1, 0));
+    let loaded = |state: &mut AppState, is_gpu: bool| {
+        let info = state.model.as_ref().expect("a model").info.clone();
+        let engine = EngineReport { is_gpu, why: "no adapter".to_owned(), ..EngineReport::default() };
+        let load_id = state.load_id;
+        update(state, Msg::Loaded { load_id, info, engine, cached: false, cache_note: None })
+    };
+    let tasks = loaded(&mut state, false);
+    assert!(
+        tasks.iter().any(|task| matches!(task, Task::View { request, .. } if request.text == "on WebGPU"))
+    );
     assert_eq!(misfits(&state), 1, "{:?}", state.shared);
+    // What was tried is not tried again at every step through the history.
+    assert_eq!(open(&mut state, BackendChoice::Webgpu), (0, 1));
     if let Some(model) = &mut state.model {
         model.engine.is_gpu = true;
     }
-    update(&mut state, Msg::Open(Box::new(link)));
+    assert_eq!(open(&mut state, BackendChoice::Webgpu), (0, 0));
+    assert_eq!(open(&mut state, BackendChoice::Auto), (0, 0), "any engine will do");
+    assert_eq!(open(&mut state, BackendChoice::Cpu), (1, 0));
+    loaded(&mut state, false);
     assert_eq!(misfits(&state), 0, "{:?}", state.shared);
 }
 
