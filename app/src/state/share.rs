@@ -26,6 +26,8 @@ pub struct Shared {
     pub link: Link,
     /// What of it does not fit here.
     pub misfits: Vec<String>,
+    /// Why another engine answers than it asks for: no difference by itself, where the numbers are the same.
+    pub other_engine: Option<String>,
     /// What the page showed of it at once: the view that the sender's numbers are about.
     applied: Option<Box<Link>>,
 }
@@ -41,6 +43,8 @@ pub enum Verdict {
         max_difference: f32,
         /// Whether the head's score is still to be computed.
         lacks_score: bool,
+        /// Why another engine computed it than the link asks for, if so.
+        other_engine: Option<String>,
     },
     /// What differs, in sentences.
     Different(Vec<String>),
@@ -158,19 +162,20 @@ impl AppState {
         if shared.applied.is_some() && !self.is_as_opened() {
             return shared.link.numbers.as_ref().map(|_| Verdict::Changed);
         }
-        if !shared.misfits.is_empty() {
-            return Some(Verdict::Different(shared.misfits.clone()));
-        }
-        let numbers = shared.link.numbers.as_ref()?;
+        let misfits = shared.misfits.iter().chain(&shared.other_engine);
+        let Some(numbers) = shared.link.numbers.as_ref().filter(|_| shared.misfits.is_empty()) else {
+            let misfits: Vec<String> = misfits.cloned().collect();
+            return (!misfits.is_empty()).then_some(Verdict::Different(misfits));
+        };
         if shared.applied.is_none() {
             return Some(Verdict::Waiting);
         }
         let Some(own) = self.numbers() else { return Some(Verdict::Waiting) };
-        Some(compare(numbers, &own, self))
+        Some(compare(numbers, &own, self, shared.other_engine.clone()))
     }
 }
 
-fn compare(sent: &Numbers, own: &Numbers, state: &AppState) -> Verdict {
+fn compare(sent: &Numbers, own: &Numbers, state: &AppState, other_engine: Option<String>) -> Verdict {
     let mut different = Vec::new();
     if sent.model_sha256 != own.model_sha256 {
         different.push("The model's weights are not the sender's.".to_owned());
@@ -215,9 +220,10 @@ fn compare(sent: &Numbers, own: &Numbers, state: &AppState) -> Verdict {
     different.extend(absent);
     match different.is_empty() {
         true => {
-            Verdict::Reproduced { max_difference, lacks_score: sent.score.is_some() && own.score.is_none() }
+            let lacks_score = sent.score.is_some() && own.score.is_none();
+            Verdict::Reproduced { max_difference, lacks_score, other_engine }
         }
-        false => Verdict::Different(different),
+        false => Verdict::Different(different.into_iter().chain(other_engine).collect()),
     }
 }
 
@@ -260,7 +266,7 @@ pub(super) fn open(state: &mut AppState, link: Link) -> Vec<Task> {
     let was_wished = std::mem::replace(&mut state.backend, wished);
     state.held_token = link.token;
     let wanted = link.model.clone();
-    state.shared = Some(Shared { link: link.clone(), misfits, applied: None });
+    state.shared = Some(Shared { link: link.clone(), misfits, other_engine: None, applied: None });
     let there = state.model.as_ref().filter(|model| {
         model.is_live
             && model.id == wanted.id
@@ -357,9 +363,9 @@ fn apply(state: &mut AppState, link: Link) {
     let mut misfits = Vec::new();
     let Some(model) = &state.model else { return };
     let info = model.info.clone();
-    if link.backend == BackendChoice::Webgpu && !model.engine.is_gpu {
-        misfits.push(format!("The link asks for WebGPU; the CPU answers: {}.", model.engine.why));
-    }
+    let is_other = link.backend == BackendChoice::Webgpu && !model.engine.is_gpu;
+    let other_engine =
+        is_other.then(|| format!("The link asks for WebGPU; the CPU answers: {}.", model.engine.why));
     let shape = format!("this model has {} layers of {} heads", info.n_layers, info.n_heads);
     state.selected = link.head.filter(|&head| state.has_head(head));
     if let Some(head) = link.head.filter(|_| state.selected.is_none()) {
@@ -386,6 +392,7 @@ fn apply(state: &mut AppState, link: Link) {
     let applied = Box::new(state.link());
     if let Some(shared) = &mut state.shared {
         shared.misfits.extend(misfits);
+        shared.other_engine = other_engine;
         shared.applied = Some(applied);
     }
 }

@@ -76,7 +76,7 @@ pub fn verdict_text(verdict: &Verdict) -> (String, Vec<String>) {
         Verdict::Waiting => {
             "Opened from a link. Computing, to compare with the sender's numbers …".to_owned()
         }
-        Verdict::Reproduced { max_difference, lacks_score } => {
+        Verdict::Reproduced { max_difference, lacks_score, .. } => {
             // Below a float's last digit of a log-probability, and of the rounding in the link.
             let difference = match *max_difference {
                 small if small < 1e-6 => "no difference to a millionth".to_owned(),
@@ -90,6 +90,7 @@ pub fn verdict_text(verdict: &Verdict) -> (String, Vec<String>) {
     };
     let lines = match verdict {
         Verdict::Different(lines) => lines.clone(),
+        Verdict::Reproduced { other_engine, .. } => other_engine.iter().cloned().collect(),
         _ => Vec::new(),
     };
     (sentence, lines)
@@ -118,8 +119,9 @@ mod tests {
 
     #[test]
     fn a_verdict_says_how_close() {
-        let text =
-            |max_difference| verdict_text(&Verdict::Reproduced { max_difference, lacks_score: false }).0;
+        let text = |max_difference| {
+            verdict_text(&Verdict::Reproduced { max_difference, lacks_score: false, other_engine: None }).0
+        };
         assert!(text(2.1e-6).contains("max difference 2e-6"), "{}", text(2.1e-6));
         assert!(text(0.0).contains("no difference"));
         assert_eq!(verdict_text(&Verdict::Different(vec!["x".to_owned()])).1, ["x"]);

@@ -166,6 +166,9 @@ impl Session {
         if let Some(gpu) = gpu.filter(|gpu| software || !gpu.is_software()) {
             return Ok(gpu);
         }
+        if !super::scope().is_secure_context() {
+            return Err("a page that came over plain http has no WebGPU; over https it would".to_owned());
+        }
         let opened =
             within_ms(MAX_OPENING_MS, WebGpu::open(Wanted { software, broken, ..Wanted::default() })).await;
         let opened = opened.ok_or("this machine's graphics device did not answer")?;

@@ -8,6 +8,7 @@ use crate::protocol::{EditWhere, EngineReport, PlacedEdit};
 use crate::state::edits::EditMsg;
 use crate::state::tests::{loaded_state, view};
 use crate::state::{Msg, update};
+use crate::view_model::share::verdict_text;
 
 fn token(id: u32, logprob: f32) -> TokenLogit {
     TokenLogit { id, token: format!(" t{id}"), piece: format!(" t{id}"), logit: 1.0, logprob }
@@ -64,7 +65,9 @@ fn the_senders_numbers_are_reproduced_or_told_apart() {
     };
     let (before, state) = open(&[token(3, -0.5001), token(4, -1.5)]);
     assert_eq!(before, Some(Verdict::Waiting));
-    let Some(Verdict::Reproduced { max_difference, lacks_score: false }) = state.verdict() else {
+    let Some(Verdict::Reproduced { max_difference, lacks_score: false, other_engine: None }) =
+        state.verdict()
+    else {
         panic!("{:?}", state.verdict())
     };
     assert!((max_difference - 1e-4).abs() < 1e-5, "{max_difference}");
@@ -76,6 +79,26 @@ fn the_senders_numbers_are_reproduced_or_told_apart() {
     assert!(matches!(state.verdict(), Some(Verdict::Different(_))), "NaN never passes");
     update(&mut state, Msg::Typed("something else".to_owned()));
     assert_eq!(state.verdict(), Some(Verdict::Changed));
+}
+
+#[test]
+fn numbers_of_webgpu_are_reproduced_on_the_cpu_all_the_same() {
+    let mut state = page(&[token(3, -0.5)]);
+    // What the page was opened with: it has been tried.
+    state.backend = BackendChoice::Webgpu;
+    let link = state.link_with_numbers();
+    update(&mut state, Msg::Open(Box::new(link.clone())));
+    answer(&mut state, &[token(3, -0.5)]);
+    let verdict = state.verdict().expect("one");
+    assert!(matches!(verdict, Verdict::Reproduced { .. }), "{verdict:?}");
+    let (_, lines) = verdict_text(&verdict);
+    assert!(
+        lines.len() == 1 && lines[0].starts_with("The link asks for WebGPU; the CPU answers:"),
+        "{lines:?}"
+    );
+    // Without numbers that alone is to be told.
+    update(&mut state, Msg::Open(Box::new(Link { numbers: None, ..link })));
+    assert!(matches!(state.verdict(), Some(Verdict::Different(lines)) if lines.len() == 1));
 }
 
 #[test]
@@ -169,7 +192,8 @@ fn a_model_from_elsewhere_is_asked_about_and_a_local_one_explained() {
 fn a_link_that_asks_for_webgpu_has_it_tried_and_says_why_the_cpu_answers() {
     let mut state = loaded_state();
     let link = Link { backend: BackendChoice::Webgpu, prompt: "on WebGPU".to_owned(), ..state.link() };
-    let misfits = |state: &AppState| state.shared.as_ref().map_or(0, |shared| shared.misfits.len());
+    let misfits =
+        |state: &AppState| state.shared.iter().filter(|shared| shared.other_engine.is_some()).count();
     let n_loads = |tasks: &[Task], wanted: BackendChoice| {
         let is_one = |task: &&Task| matches!(task, Task::Load { backend, .. } if *backend == wanted);
         tasks.iter().filter(is_one).count()

@@ -416,9 +416,10 @@ impl Commands {
                     return Err(DeviceError::Refused(error.to_string()));
                 }
             }
-            let refused = |error: &dyn std::fmt::Display| DeviceError::Refused(error.to_string());
-            mapped.map_err(|error| refused(&error))?.map_err(|error| refused(&error))?;
-            let view = staging.get_mapped_range(..).map_err(|error| refused(&error))?;
+            // Nothing was wrong with what was asked, so that only a device that is gone does not answer.
+            let gone = |error: &dyn std::fmt::Display| DeviceError::Lost(error.to_string());
+            mapped.map_err(|error| gone(&error))?.map_err(|error| gone(&error))?;
+            let view = staging.get_mapped_range(..).map_err(|error| gone(&error))?;
             let mut rest: &[f32] = bytemuck::cast_slice(&view);
             let mut downloaded = Vec::new();
             for len in lens {
