@@ -235,7 +235,8 @@ async fn choose(
     let test = match gpu.self_test(Some(&cpu), source.golden.as_ref()).await {
         Ok(test) => test,
         Err(error) => {
-            return on_cpu(id, cpu, source, format!("{name} failed its self-test: {error}"), known).await;
+            let happened = error.device_event().unwrap_or_else(|| error.to_string());
+            return on_cpu(id, cpu, source, format!("{name} failed its self-test: {happened}"), known).await;
         }
     };
     if !test.passed() {
@@ -269,7 +270,7 @@ async fn compile(id: RequestId, device: &WebGpu) -> Result<Result<(), String>, E
     loop {
         match within_ms(MAX_OPENING_MS, device.compile_next()).await {
             None => return Ok(Err(format!("{} did not answer", device.adapter()))),
-            Some(Err(error)) => return Ok(Err(error.to_string())),
+            Some(Err(error)) => return Ok(Err(error.event())),
             Some(Ok(None)) => return Ok(Ok(())),
             Some(Ok(Some(n_left))) => {
                 n_done += 1;
