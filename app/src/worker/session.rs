@@ -166,8 +166,14 @@ impl Session {
         if let Some(gpu) = gpu.filter(|gpu| software || !gpu.is_software()) {
             return Ok(gpu);
         }
+        // Otherwise all that is said is that no adapter was found, as on a machine that has none.
         if !super::scope().is_secure_context() {
-            return Err("a page that came over plain http has no WebGPU; over https it would".to_owned());
+            return Err("a page that came over plain http has no WebGPU; over https it may".to_owned());
+        }
+        if js_sys::Reflect::get(&super::scope().navigator(), &"gpu".into())
+            .is_ok_and(|gpu| gpu.is_undefined())
+        {
+            return Err("this browser has no WebGPU".to_owned());
         }
         let opened =
             within_ms(MAX_OPENING_MS, WebGpu::open(Wanted { software, broken, ..Wanted::default() })).await;
