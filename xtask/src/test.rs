@@ -87,8 +87,9 @@ fn wasm_cargo(command: &str) -> Command {
 }
 
 fn native_tests() -> anyhow::Result<()> {
-    // The tests run this program.
-    run(cargo().args(["build", "--quiet", "--bin", "headlight"]))?;
+    // The tests run this program. With them, and always of the whole workspace: other selections have other features, with which the
+    // engine would be compiled once more.
+    run(cargo().args(["build", "--quiet", "--workspace", "--bin", "headlight", "--tests"]))?;
     let nextest = succeeds(cargo().args(["nextest", "--version"]));
     let runner: &[&str] = if nextest { &["nextest", "run"] } else { &["test"] };
     run(cargo().args(runner).arg("--workspace"))?;
@@ -96,7 +97,7 @@ fn native_tests() -> anyhow::Result<()> {
     let tests = ["receipts", "restart", "patching", "bundled", "bundled_successor", "real_model"];
     let tests = tests.iter().flat_map(|test| ["--test", test]);
     let mut on_gpu = cargo();
-    on_gpu.args(runner).args(["--package", "headlight-tests"]).args(tests);
+    on_gpu.args(runner).arg("--workspace").args(tests);
     run(on_gpu.env("HEADLIGHT_TEST_BACKEND", "webgpu"))
 }
 
@@ -151,7 +152,7 @@ fn browser_tests() -> anyhow::Result<()> {
 /// Tests of the page, but those whose names contain one of `skipped`. One browser at a time: two cores run one page well.
 fn page_tests(tests: &[&str], skipped: &[&str]) -> Command {
     let mut command = cargo();
-    command.args(["test", "--package", "headlight-tests", "--features", "browser"]);
+    command.args(["test", "--workspace", "--features", "headlight-tests/browser"]);
     command.args(tests.iter().flat_map(|test| ["--test", test]));
     command.args(["--", "--test-threads", "1", "--nocapture"]);
     command.args(skipped.iter().flat_map(|name| ["--skip", name]));
