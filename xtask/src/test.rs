@@ -119,26 +119,21 @@ fn wasm_tests() -> anyhow::Result<()> {
     run(command.env("CHROMEDRIVER", &driver).env("WASM_BINDGEN_TEST_TIMEOUT", "120"))
 }
 
-/// Page tests that are not run once more on a graphics device, by parts of their names: a page takes a software one five seconds more
-/// to open, and SmolLM2 minutes.
-const ON_CPU_ALONE: [&str; 14] = [
+/// Page tests that are not run once more on a graphics device, by parts of their names.
+const ON_CPU_ALONE: [&str; 10] = [
+    // Minutes on a software device.
     "smollm2",
     // Of how the page looks.
     "fits_every_width",
     "stays_within_every_window",
     "looks_right",
-    // Of keys, history, dialogs, files and hosts around the page, in which an engine has no part.
+    // Of keys, dialogs, files and hosts around the page, in which an engine has no part.
     "needs_no_mouse",
     "by_keyboard",
-    "back_and_forward",
     "dialog_writes",
     "plain_example",
     "a_poster_stands",
     "lets_nobody_read",
-    // Of links that are refused, and of how many engines there are.
-    "hostile_links",
-    "engines_of_their_own",
-    "engine_of_its_own",
 ];
 
 fn browser_tests() -> anyhow::Result<()> {
