@@ -14,10 +14,11 @@ pub const SOON: Duration = Duration::from_secs(30);
 /// What takes a large model.
 pub const LONG: Duration = Duration::from_secs(240);
 
-/// A browser; with a software adapter where the tests run on a graphics device.
+/// A browser; with a software adapter where the tests run on a graphics device, and then one that compiles quickly.
 pub async fn start(options: BrowserOptions) -> anyhow::Result<Browser> {
-    let software_gpu = options.software_gpu || crate::is_on_web_gpu();
-    Browser::start(BrowserOptions { software_gpu, ..options }).await
+    let leaves_workgroups = crate::is_on_web_gpu();
+    let software_gpu = options.software_gpu || leaves_workgroups;
+    Browser::start(BrowserOptions { software_gpu, leaves_workgroups, ..options }).await
 }
 
 /// The page under a sub-path of an ordinary static server, its bundled model loaded on the backend of these tests.

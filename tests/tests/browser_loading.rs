@@ -126,6 +126,9 @@ async fn numbers_that_are_not_the_known_ones_are_not_passed_off_as_right() -> an
     browser.wait_until(&format!("{} !== null", by_id("error-banner")), SOON).await?;
     let told = text_of(&browser, "error-banner").await?;
     ensure!(told.contains("computes other numbers than it should"), "{told}");
+    // Also once the banner is gone.
+    let why = browser.eval(&title).await?;
+    ensure!(why.as_str().is_some_and(|why| why.contains("in a self-test logits differ by at most")), "{why}");
     // What it computes can be looked at all the same.
     browser.wait_until(&format!("{} !== null", by_id("next-token-0")), SOON).await?;
     browser.close().await?;

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use xtask::browser::{Browser, BrowserOptions};
 
 const PROMPT: &str = "On Monday Zorbax met Quill Mandrik. On Tuesday Zorbax met Quill";
+/// As a visitor's browser has it, kernels compiled in full.
 const SOFTWARE: BrowserOptions = BrowserOptions { software_gpu: true, ..BrowserOptions::DEFAULT };
 
 /// The 20 best logits of a run, by token.

@@ -32,11 +32,15 @@ pub struct BrowserOptions {
     pub dark: bool,
     /// Whether it has WebGPU, on a software adapter.
     pub software_gpu: bool,
+    /// Whether kernels find in workgroup memory what was left there. Chromium sets it to 0 first, which the software adapter unrolls:
+    /// compiling takes twenty times as long. The kernels need none of it; natively they run without it too.
+    pub leaves_workgroups: bool,
 }
 
 impl BrowserOptions {
     /// A desktop window, light, without WebGPU.
-    pub const DEFAULT: Self = Self { width: 1440, height: 900, dark: false, software_gpu: false };
+    pub const DEFAULT: Self =
+        Self { width: 1440, height: 900, dark: false, software_gpu: false, leaves_workgroups: false };
 }
 
 impl Default for BrowserOptions {
@@ -189,14 +193,10 @@ fn capabilities(chromium: &Path, profile: &Path, options: BrowserOptions) -> ser
     arguments.push(format!("--window-size={},{}", options.width, options.height));
     arguments.push(format!("--user-data-dir={}", profile.display()));
     if options.software_gpu {
-        // Chromium has every kernel set its workgroup memory to 0 first, which SwiftShader unrolls: compiling takes twenty times as
-        // long. The kernels need none of it; natively they run without it too.
-        let software = [
-            "--enable-unsafe-webgpu",
-            "--use-webgpu-adapter=swiftshader",
-            "--enable-dawn-features=disable_workgroup_init",
-        ];
-        arguments.extend(software.map(str::to_owned));
+        arguments.extend(["--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader"].map(str::to_owned));
+    }
+    if options.leaves_workgroups {
+        arguments.push("--enable-dawn-features=disable_workgroup_init".to_owned());
     }
     if options.dark {
         arguments.push("--blink-settings=preferredColorScheme=0".to_owned());

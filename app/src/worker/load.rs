@@ -292,15 +292,14 @@ async fn on_cpu(
     let mut doubt = None;
     if let Some(golden) = &source.golden {
         let test = cpu.self_test(None, Some(golden)).await.map_err(|error| post::engine_error(&error))?;
-        if test.passed() {
-            why.push_str(&format!("; in a self-test {test}"));
-        } else {
-            doubt = Some(format!(
+        why.push_str(&format!("; in a self-test {test}"));
+        doubt = (!test.passed()).then(|| {
+            format!(
                 "{} computes other numbers than it should: {test}; its files were changed, or this browser is wrong, so do not rely on \
                  what is shown, and try another browser",
                 source.id
-            ));
-        }
+            )
+        });
     }
     let is_worth_it = cpu.has_fast() && cpu.info().n_params >= MIN_SWEPT_PARAMS;
     let timings = match known {
